@@ -1,0 +1,95 @@
+# Every target installs what it needs first; `make` alone prints this help.
+
+ARCH    ?= digitnet
+DATASET ?= auto
+DEVICE  ?= auto
+EPOCHS  ?=
+PORT    ?= 50051
+PYTHON  ?= python3
+
+VENV := .venv
+BIN  := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help venv data train export serve predict evaluate test check format proto lock clean
+
+help: ## Print this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  ARCH=$(ARCH)  DATASET=$(DATASET)  DEVICE=$(DEVICE)  EPOCHS=$(EPOCHS)  PORT=$(PORT)"
+
+venv: $(VENV)/.dev ## Create .venv with everything in it
+
+data: $(VENV)/.training ## Fetch MNIST into data/ (or take it from MNIST_SOURCE)
+	$(BIN)/python -m training data --dataset $(DATASET)
+
+train: $(VENV)/.training ## Train ARCH on DATASET
+	$(BIN)/python -m training train --arch $(ARCH) --dataset $(DATASET) --device $(DEVICE) $(if $(EPOCHS),--epochs $(EPOCHS))
+
+export: $(VENV)/.training ## Export what was trained as a new version in models/, once parity is proved
+	$(BIN)/python -m training export --arch $(ARCH)
+
+serve: $(VENV)/.server ## Serve models/ over gRPC on PORT, ARCH as the default model
+	$(BIN)/python -m server --port $(PORT) --default-model $(ARCH)
+
+predict: $(VENV)/.client ## Ask the server on PORT about the bundled samples
+	$(BIN)/python -m client predict --server localhost:$(PORT) --samples
+
+evaluate: $(VENV)/.client $(VENV)/.training ## Send all test images to the server on PORT
+	$(BIN)/python -m training data --dataset $(DATASET)
+	$(BIN)/python -m client evaluate --server localhost:$(PORT) --dataset $(DATASET)
+
+test: $(VENV)/.dev ## Run all tests
+	$(BIN)/pytest
+
+check: $(VENV)/.dev $(VENV)/proto/.installed ## Lint, format, types, stub drift: what CI runs beside the tests
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(PROTOC) -Iproto --include_imports --include_source_info -o $(VENV)/proto/image.binpb $(patsubst proto/%,%,$(PROTOS))
+	$(BIN)/buf lint $(VENV)/proto/image.binpb --config proto/buf.yaml
+	rm -rf $(VENV)/proto/stubs && mkdir $(VENV)/proto/stubs
+	$(call generate,$(VENV)/proto/stubs)
+	@for stub in $$(cd $(VENV)/proto/stubs && find . -type f); do \
+		cmp -s $(VENV)/proto/stubs/$$stub $$stub || { echo "$$stub differs from its .proto: run make proto and commit the result" >&2; exit 1; }; \
+	done
+
+format: $(VENV)/.dev ## Format the code and fix what the linter can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+PROTOS := $(shell find proto -name '*.proto')
+PROTOC  = PATH=$(VENV)/proto/bin:$$PATH $(VENV)/proto/bin/python -m grpc_tools.protoc \
+	-I"$$($(VENV)/proto/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+generate = $(PROTOC) -I. --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $(PROTOS)
+
+proto: $(VENV)/proto/.installed ## Generate the stubs from the .proto files
+	$(call generate,.)
+
+lock: $(VENV)/.dev ## Lock the server's requirements with hashes
+	$(BIN)/pip-compile --quiet --strip-extras --extra server --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --no-emit-options --output-file server/requirements.txt pyproject.toml
+
+clean: ## Remove what was installed and trained; models/ and data/ stay
+	rm -rf $(VENV) runs build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed; name one with PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The server's needs are few and locked by hash; everything else is pinned.
+$(VENV)/.server: server/requirements.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+$(VENV)/.client $(VENV)/.training $(VENV)/.dev: $(VENV)/.%: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+$(VENV)/proto/.installed: proto/requirements.txt | $(VENV)/bin/python
+	$(BIN)/python -m venv $(VENV)/proto
+	$(VENV)/proto/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
