@@ -1,0 +1,7 @@
+"""Serves exported MNIST models over gRPC with onnxruntime on the CPU."""
+
+import os
+
+# onnxruntime carries telemetry with an upload address and reads this when it is
+# first imported, so it has to stand before any module of ours imports it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -1,0 +1,126 @@
+"""Builds the server, binds it, and takes it through its life: loading, serving, draining."""
+
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from proto.mnist.v1 import prediction_service_pb2, prediction_service_pb2_grpc
+from server.config import Config
+from server.interceptors import ErrorInterceptor
+from server.model import IMAGE_PIXELS
+from server.repository import Limits, Repository
+from server.servicers import PredictionServicer
+
+# Streams hold a thread each for as long as they are open.
+STREAM_THREADS = 64
+# gRPC's own default; the floor, so that a batch just above `max_batch` still
+# gets the sentence that says so.
+MIN_MESSAGE_BYTES = 4 * 1024 * 1024
+
+SERVICES = (
+    prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name,
+    health.SERVICE_NAME,
+    reflection.SERVICE_NAME,
+)
+
+log = structlog.get_logger()
+
+
+class StartError(Exception):
+    """The server cannot start; its message says what to do."""
+
+
+class App:
+    """One server process.
+
+    Args:
+        config: see `server.cli`.
+
+    Raises:
+        StartError: the port cannot be bound.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._stopping = threading.Event()
+        self._repository = Repository(
+            config.models,
+            config.default_model,
+            Limits(config.max_batch, config.max_queue, config.intra_op_threads),
+        )
+        self._health = health.HealthServicer()
+        self._set_health(ready=False)
+        # Every call that may wait has a thread to wait in, so that the queue's
+        # bound is the one that refuses, and health always finds a free one.
+        threads = config.max_queue + STREAM_THREADS
+        self._server = grpc.server(
+            ThreadPoolExecutor(threads, thread_name_prefix="call"),
+            interceptors=[ErrorInterceptor()],
+            options=[
+                ("grpc.so_reuseport", 0),
+                (
+                    "grpc.max_receive_message_length",
+                    max(MIN_MESSAGE_BYTES, 8 * config.max_batch * IMAGE_PIXELS),
+                ),
+            ],
+        )
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+            PredictionServicer(self._repository, config.max_batch), self._server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(SERVICES, self._server)
+        self._port = self._bind()
+
+    def run(self) -> None:
+        """Serves until SIGTERM or SIGINT, then drains; returns when all is done.
+
+        Raises:
+            StartError: no version of the default model can be served.
+        """
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, self._stop)
+        self._server.start()
+        log.info("listening", address=f"{self._config.host}:{self._port}")
+        self._repository.load()
+        if self._repository.newest(self._config.default_model) is None:
+            self._server.stop(None)
+            raise StartError(
+                f"No version of model {self._config.default_model!r} in "
+                f"{self._config.models}/ can be served: run `make train export`, or name "
+                "another with --models or --default-model."
+            )
+        self._set_health(ready=True)
+        log.info("serving", default_model=self._config.default_model)
+        self._stopping.wait()
+        log.info("draining", seconds=self._config.drain_seconds)
+        self._health.enter_graceful_shutdown()
+        self._server.stop(self._config.drain_seconds).wait()
+        log.info("stopped")
+
+    def _stop(self, signum: int, frame: FrameType | None) -> None:
+        self._stopping.set()
+
+    def _bind(self) -> int:
+        host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
+        try:
+            return self._server.add_insecure_port(f"{host}:{self._config.port}")
+        except RuntimeError as error:
+            raise StartError(
+                f"Cannot listen on {host}:{self._config.port}: it is in use, or no address of "
+                "this machine; choose another with --port (0 finds a free one) or --host."
+            ) from error
+
+    def _set_health(self, *, ready: bool) -> None:
+        serving = health_pb2.HealthCheckResponse.SERVING
+        not_serving = health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in ("", *SERVICES):
+            self._health.set(service, serving if ready else not_serving)
+        for listed in self._repository.listing():
+            served = self._repository.newest(listed.name)
+            self._health.set(f"models/{listed.name}", serving if served else not_serving)

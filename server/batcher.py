@@ -1,0 +1,197 @@
+"""Batching without a timer.
+
+Whoever finds the model idle runs at once. Whoever finds it busy queues up, and
+when the run ends everything that queued up meanwhile is run together. So a lone
+call never waits for company, and a crowd is batched by itself.
+
+There is no thread of its own: the first of those who wait leads the next run,
+and the others sleep until their answer is there. Work whose deadline has passed
+or whose caller has gone is dropped before it is run.
+"""
+
+import enum
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from server.errors import Cancelled, DeadlineExpired, QueueFull
+from server.model import Answers, Floats
+
+# What a refused caller is told to wait, in seconds: about a full queue's time.
+RETRY_AFTER = 0.05
+
+
+class _State(enum.Enum):
+    """Where a piece of work is; it leaves NEW and QUEUED only under the batcher's mutex."""
+
+    NEW = enum.auto()
+    QUEUED = enum.auto()
+    LEADING = enum.auto()  # its own thread runs the next batch
+    TAKEN = enum.auto()  # the leader's thread runs it
+    DONE = enum.auto()  # answered, failed or dropped
+
+
+class Work:
+    """One call's images on their way through the queue.
+
+    Args:
+        pixels: float32 [n, 1, 28, 28] in [0, 1]; n is at most the batcher's `max_batch`.
+        deadline: on the clock of `time.monotonic`, or None.
+    """
+
+    __slots__ = ("answers", "awake", "deadline", "error", "pixels", "state")
+
+    def __init__(self, pixels: Floats, deadline: float | None = None) -> None:
+        self.pixels = pixels
+        self.deadline = deadline
+        self.answers: Answers | None = None
+        self.error: Exception | None = None
+        self.state = _State.NEW
+        # Held until someone wakes the waiting thread; the cheapest thing to sleep on.
+        self.awake = threading.Lock()
+        self.awake.acquire()
+
+    def has_expired(self) -> bool:
+        """Whether the deadline has passed."""
+        return self.deadline is not None and self.deadline <= time.monotonic()
+
+    def drop(self, error: Exception) -> None:
+        """Ends the work without running it."""
+        self.error = error
+        self.state = _State.DONE
+
+
+class Batcher:
+    """The one door to a model's `run`.
+
+    Args:
+        run: answers float32 [n, 1, 28, 28]; called by one thread at a time.
+        max_batch: the most images in one run.
+        max_queue: the most calls that may wait for a run.
+    """
+
+    def __init__(self, run: Callable[[Floats], Answers], max_batch: int, max_queue: int) -> None:
+        self._run = run
+        self._max_batch = max_batch
+        self._max_queue = max_queue
+        self._mutex = threading.Lock()
+        self._busy = False
+        self._queue: deque[Work] = deque()
+
+    def submit(self, work: Work) -> Answers:
+        """Runs the work, alone or in company, and returns its answers.
+
+        Raises:
+            QueueFull: `max_queue` calls wait already.
+            DeadlineExpired: the deadline passed before the work's turn came.
+            Cancelled: `cancel` was called before the work's turn came.
+        """
+        with self._mutex:
+            if work.state is _State.NEW:
+                self._admit(work)
+        if work.state is _State.QUEUED:
+            self._wait(work)
+        if work.state is _State.LEADING:
+            self._lead(work)
+        if work.error is not None:
+            raise work.error
+        assert work.answers is not None  # noqa: S101 - DONE is one or the other; tells mypy
+        return work.answers
+
+    def cancel(self, work: Work) -> None:
+        """Drops the work unless its turn has come: for when its caller goes away."""
+        with self._mutex:
+            if work.state is _State.QUEUED:
+                self._queue.remove(work)
+                work.awake.release()
+            elif work.state is not _State.NEW:
+                return
+            work.drop(Cancelled("The caller went away while the call was queued."))
+
+    def _admit(self, work: Work) -> None:
+        if work.has_expired():
+            _expire(work)
+        elif not self._busy:
+            self._busy = True
+            work.state = _State.LEADING
+        elif len(self._queue) < self._max_queue:
+            work.state = _State.QUEUED
+            self._queue.append(work)
+        else:
+            raise QueueFull(
+                f"All {self._max_queue} places in the queue are taken: try again later.",
+                RETRY_AFTER,
+            )
+
+    def _wait(self, work: Work) -> None:
+        """Sleeps until the work leads, is answered or is dropped."""
+        if work.deadline is None:
+            work.awake.acquire()
+            return
+        if work.awake.acquire(timeout=max(0.0, work.deadline - time.monotonic())):
+            return
+        with self._mutex:
+            if work.state is _State.QUEUED:
+                self._queue.remove(work)
+                _expire(work)
+        if work.state is _State.TAKEN:  # too late to drop it, and its answer is near
+            work.awake.acquire()
+
+    def _lead(self, work: Work) -> None:
+        """Runs the work and all that may join it, then hands the lead over."""
+        batch = [work]
+        with self._mutex:
+            images = len(work.pixels)
+            while self._queue and images + len(self._queue[0].pixels) <= self._max_batch:
+                other = self._queue.popleft()
+                if other.has_expired():
+                    _expire(other)
+                    other.awake.release()
+                else:
+                    other.state = _State.TAKEN
+                    images += len(other.pixels)
+                    batch.append(other)
+        self._answer(batch)
+        with self._mutex:
+            self._hand_over()
+        for other in batch:
+            other.state = _State.DONE
+            if other is not work:
+                other.awake.release()
+
+    def _answer(self, batch: list[Work]) -> None:
+        try:
+            if len(batch) == 1:
+                batch[0].answers = self._run(batch[0].pixels)
+                return
+            answers = self._run(np.concatenate([work.pixels for work in batch]))
+        except Exception as error:  # noqa: BLE001 - whatever it is, its caller gets it
+            if len(batch) == 1:
+                batch[0].error = error
+            else:  # one by one, so that only the guilty one fails
+                for work in batch:
+                    self._answer([work])
+            return
+        start = 0
+        for work in batch:
+            rows = slice(start, start + len(work.pixels))
+            work.answers = Answers(answers.logits[rows], answers.probabilities[rows])
+            start = rows.stop
+
+    def _hand_over(self) -> None:
+        while self._queue:
+            heir = self._queue.popleft()
+            if not heir.has_expired():
+                heir.state = _State.LEADING
+                heir.awake.release()
+                return
+            _expire(heir)
+            heir.awake.release()
+        self._busy = False
+
+
+def _expire(work: Work) -> None:
+    work.drop(DeadlineExpired("The deadline passed while the call was queued."))
