@@ -3,7 +3,6 @@
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from types import FrameType
 
 import grpc
 import structlog
@@ -83,8 +82,8 @@ class App:
         Raises:
             StartError: no version of the default model can be served.
         """
-        signal.signal(signal.SIGTERM, self._stop)
-        signal.signal(signal.SIGINT, self._stop)
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, lambda *_: self._stopping.set())
         self._server.start()
         log.info("listening", address=f"{self._config.host}:{self._port}")
         self._repository.load()
@@ -102,9 +101,6 @@ class App:
         self._health.enter_graceful_shutdown()
         self._server.stop(self._config.drain_seconds).wait()
         log.info("stopped")
-
-    def _stop(self, signum: int, frame: FrameType | None) -> None:
-        self._stopping.set()
 
     def _bind(self) -> int:
         host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host

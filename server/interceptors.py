@@ -91,33 +91,37 @@ class ErrorInterceptor(grpc.ServerInterceptor):
 
 def _wrap(handler: Handler) -> Handler:
     """Parses requests here too, so that bytes that are no message are the caller's error."""
+    deserialize = handler.request_deserializer
 
-    def parse(data: bytes) -> Message:
+    def parse(data: bytes) -> Any:
         try:
-            return handler.request_deserializer(data)
+            return deserialize(data) if deserialize else data
         except DecodeError:
             raise errors.InvalidInput(
                 "", "These bytes are not the message this method takes: check the .proto."
             ) from None
 
-    def respond(data: bytes, context: grpc.ServicerContext) -> Message:
-        try:
-            return handler.unary_unary(parse(data), context)
-        except Exception as error:  # noqa: BLE001 - the last stop before the wire
-            context.abort_with_status(rpc_status.to_status(to_status(error, context)))
+    if (unary := handler.unary_unary) is not None:
 
-    def respond_to_stream(
-        stream: Iterator[bytes], context: grpc.ServicerContext
-    ) -> Iterator[Message]:
-        try:
-            yield from handler.stream_stream(map(parse, stream), context)
-        except Exception as error:  # noqa: BLE001 - the last stop before the wire
-            context.abort_with_status(rpc_status.to_status(to_status(error, context)))
+        def respond(data: bytes, context: grpc.ServicerContext) -> Any:
+            try:
+                return unary(parse(data), context)
+            except Exception as error:  # noqa: BLE001 - the last stop before the wire
+                context.abort_with_status(rpc_status.to_status(to_status(error, context)))
 
-    if handler.stream_stream is not None:
-        return grpc.stream_stream_rpc_method_handler(
-            respond_to_stream, response_serializer=handler.response_serializer
+        return grpc.unary_unary_rpc_method_handler(
+            respond, response_serializer=handler.response_serializer
         )
-    return grpc.unary_unary_rpc_method_handler(
-        respond, response_serializer=handler.response_serializer
+
+    stream = handler.stream_stream
+    assert stream is not None  # noqa: S101 - our services have these two kinds of methods
+
+    def respond_to_stream(data: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
+        try:
+            yield from stream(map(parse, data), context)
+        except Exception as error:  # noqa: BLE001 - the last stop before the wire
+            context.abort_with_status(rpc_status.to_status(to_status(error, context)))
+
+    return grpc.stream_stream_rpc_method_handler(
+        respond_to_stream, response_serializer=handler.response_serializer
     )

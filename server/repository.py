@@ -112,7 +112,7 @@ class Repository:
         try:
             model = Model.load(directory, intra_op_threads=self._limits.intra_op_threads)
         except ModelRefused as error:
-            log.error("model refused", model=name, version=version, reason=str(error))
+            log.error("model refused", model=name, version=version, reason=str(error))  # noqa: TRY400 - a sentence, no trace
             return None
         metadata = model.metadata
         log.info(

@@ -1,6 +1,5 @@
 """Translates between the wire and the core, one servicer per protocol; computes nothing."""
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -105,9 +104,7 @@ def _images(pixels: Sequence[float], most: int) -> Floats:
             "at least.",
         )
     if count > most:
-        raise InvalidInput(
-            "pixels", f"{count} images were sent: send at most {most} in one call."
-        )
+        raise InvalidInput("pixels", f"{count} images were sent: send at most {most} in one call.")
     return _in_range(np.array(pixels, np.float32))
 
 
@@ -118,7 +115,7 @@ def _in_range(values: Floats) -> Floats:
         return values.reshape(-1, *IMAGE_SHAPE)
     wrong = int(np.argmax(~((values >= 0) & (values <= 1))))
     advice = "send finite values from 0 (background) to 1 (ink)"
-    if low >= 0 and 1 < high <= 255:
+    if low >= 0 and 1 < high <= np.iinfo(np.uint8).max:
         advice = "values look like bytes from 0 to 255: divide by 255"
     raise InvalidInput("pixels", f"pixels[{wrong}] is {values[wrong]:g}, out of [0, 1]: {advice}.")
 
