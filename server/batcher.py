@@ -10,6 +10,7 @@ or whose caller has gone is dropped before it is run.
 """
 
 import enum
+import math
 import threading
 import time
 from collections import deque
@@ -39,12 +40,12 @@ class Work:
 
     Args:
         pixels: float32 [n, 1, 28, 28] in [0, 1]; n is at most the batcher's `max_batch`.
-        deadline: on the clock of `time.monotonic`, or None.
+        deadline: on the clock of `time.monotonic`, in seconds.
     """
 
     __slots__ = ("answers", "awake", "deadline", "error", "pixels", "state")
 
-    def __init__(self, pixels: Floats, deadline: float | None = None) -> None:
+    def __init__(self, pixels: Floats, deadline: float = math.inf) -> None:
         self.pixels = pixels
         self.deadline = deadline
         self.answers: Answers | None = None
@@ -56,7 +57,7 @@ class Work:
 
     def has_expired(self) -> bool:
         """Whether the deadline has passed."""
-        return self.deadline is not None and self.deadline <= time.monotonic()
+        return self.deadline <= time.monotonic()
 
     def drop(self, error: Exception) -> None:
         """Ends the work without running it."""
@@ -128,10 +129,8 @@ class Batcher:
 
     def _wait(self, work: Work) -> None:
         """Sleeps until the work leads, is answered or is dropped."""
-        if work.deadline is None:
-            work.awake.acquire()
-            return
-        if work.awake.acquire(timeout=max(0.0, work.deadline - time.monotonic())):
+        remaining = max(0.0, work.deadline - time.monotonic())
+        if work.awake.acquire(timeout=min(remaining, threading.TIMEOUT_MAX)):
             return
         with self._mutex:
             if work.state is _State.QUEUED:

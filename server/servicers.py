@@ -79,8 +79,7 @@ class PredictionServicer(PredictionServiceServicer):
         context: grpc.ServicerContext,
     ) -> tuple[Served, Answers]:
         served = self._repository.get(request.model, request.model_version)
-        remaining = context.time_remaining()
-        work = Work(pixels, None if remaining is None else time.monotonic() + remaining)
+        work = Work(pixels, deadline=time.monotonic() + context.time_remaining())
         if not context.add_callback(partial(served.batcher.cancel, work)):
             raise Cancelled("The caller went away before its call was queued.")
         return served, served.batcher.submit(work)
