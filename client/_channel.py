@@ -1,0 +1,72 @@
+"""How the clients reach a server: addresses, TLS, retries, balancing."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+# Predictions change nothing, so any call may be sent twice. The pauses grow from
+# 0.1 s and add up to about 1.5 s: a worker that was killed is back by then.
+# gRPC allows five attempts at most. A server may set the pause itself, by the
+# trailer grpc-retry-pushback-ms.
+# https://github.com/grpc/proposal/blob/master/A6-client-retries.md
+_SERVICE_CONFIG = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+            },
+        }
+    ],
+}
+
+OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    # What does not fit here is not retried; gRPC's 256 KiB hold 83 images.
+    ("grpc.per_rpc_retry_buffer_size", 64 << 20),
+    # gRPC's first pause between connection attempts is 1 s, as long as all retries together.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TLS:
+    """How to know the server, and how to be known to it: paths of PEM files.
+
+    Attributes:
+        ca: The certificates to trust; None for those that gRPC brings.
+        cert: This client's certificate chain, for servers that ask (mTLS).
+        key: The private key of `cert`.
+
+    Raises:
+        ValueError: One of `cert` and `key` is given without the other.
+    """
+
+    ca: Path | str | None = None
+    cert: Path | str | None = None
+    key: Path | str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses half a client certificate."""
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("A client certificate needs its key, and a key its certificate.")
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Reads the files.
+
+        Raises:
+            OSError: One of them cannot be read.
+        """
+        ca, key, cert = (
+            Path(path).read_bytes() if path is not None else None
+            for path in (self.ca, self.key, self.cert)
+        )
+        return grpc.ssl_channel_credentials(ca, key, cert)
