@@ -1,0 +1,70 @@
+"""The training recipe, and each architecture's own."""
+
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, get_type_hints
+
+from click import Choice, FloatRange, IntRange, ParamType
+
+POSITIVE = FloatRange(min=0, min_open=True)
+FROM_ZERO = FloatRange(min=0)
+FRACTION = FloatRange(min=0, max=1, max_open=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything about a training run that can be chosen, but for its seed.
+
+    Each choice's range and meaning stand beside it, once: `choices` turns them
+    into the command line's flags.
+    """
+
+    epochs: Annotated[int, IntRange(min=1), "Passes over the training images."] = 10
+    batch_size: Annotated[int, IntRange(min=1), "Images per step."] = 64
+    optimizer: Annotated[str, Choice(["adam", "adamw", "sgd"]), "sgd is with Nesterov's 0.9."] = (
+        "adam"
+    )
+    learning_rate: Annotated[float, POSITIVE, "The highest one, where a schedule moves it."] = 1e-3
+    weight_decay: Annotated[float, FROM_ZERO, "As the optimizer understands it."] = 0.0
+    schedule: Annotated[
+        str, Choice(["constant", "one-cycle"]), "Of the learning rate, step by step."
+    ] = "constant"
+    warmup: Annotated[float, FRACTION, "Part of the one-cycle run in which the rate climbs."] = 0.2
+    label_smoothing: Annotated[float, FRACTION, "Probability spread over all ten classes."] = 0.0
+    ema_decay: Annotated[float, FRACTION, "Of the weights' moving average; 0 for none."] = 0.0
+    rotation: Annotated[float, FROM_ZERO, "Augmentation: at most so many degrees."] = 0.0
+    shear: Annotated[float, FROM_ZERO, "Augmentation: at most so many degrees."] = 0.0
+    scale: Annotated[float, FRACTION, "Augmentation: at most this fraction up or down."] = 0.0
+    shift: Annotated[float, FROM_ZERO, "Augmentation: at most so many pixels."] = 0.0
+    elastic: Annotated[float, FROM_ZERO, "Augmentation: typical displacement in pixels."] = 0.0
+    validation: Annotated[
+        float, FloatRange(min=0, max=1, min_open=True, max_open=True), "Part held out to choose by."
+    ] = 0.05
+
+
+def choices() -> dict[str, tuple[ParamType[Any], str]]:
+    """Returns each of the recipe's choices with its click type and its meaning."""
+    hints: dict[str, Any] = get_type_hints(Recipe, include_extras=True)
+    return {field.name: hints[field.name].__metadata__ for field in fields(Recipe)}
+
+
+PRESETS = {
+    "digitnet": Recipe(
+        epochs=20,
+        batch_size=128,
+        optimizer="adamw",
+        learning_rate=1e-2,
+        weight_decay=1e-2,
+        schedule="one-cycle",
+        label_smoothing=0.05,
+        ema_decay=0.999,
+        rotation=12,
+        shear=8,
+        scale=0.12,
+        shift=2,
+        elastic=0.8,
+    ),
+    "tiny": Recipe(epochs=2, batch_size=64),
+    "dropout": Recipe(epochs=10, batch_size=100),
+    "light": Recipe(epochs=10, batch_size=64),
+    "gap": Recipe(epochs=10, batch_size=64),
+}

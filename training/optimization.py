@@ -1,0 +1,57 @@
+"""What moves the weights: optimizer, schedule, and moving average."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
+from torch.optim.swa_utils import AveragedModel
+
+from training.config import Recipe
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> Optimizer:
+    """Returns the recipe's optimizer."""
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    match recipe.optimizer:
+        case "adam":
+            return Adam(parameters, lr=rate, weight_decay=decay)
+        case "adamw":
+            return AdamW(parameters, lr=rate, weight_decay=decay)
+        case _:
+            return SGD(parameters, lr=rate, weight_decay=decay, momentum=0.9, nesterov=True)
+
+
+def make_schedule(optimizer: Optimizer, recipe: Recipe, steps_per_epoch: int) -> LRScheduler:
+    """Returns the recipe's schedule, which takes one step after each of the optimizer's."""
+    if recipe.schedule == "constant":
+        return ConstantLR(optimizer, factor=1)
+    return OneCycleLR(
+        optimizer,
+        max_lr=recipe.learning_rate,
+        total_steps=recipe.epochs * steps_per_epoch + 1,  # it counts the rate before the first
+        pct_start=recipe.warmup,
+    )
+
+
+class WarmedAverage(AveragedModel):
+    """The exponential moving average of a model's weights and batch norm statistics.
+
+    The decay climbs to its final value as min(decay, (1 + n) / (10 + n)) after
+    n updates, so that a short run's average is not held back by its first
+    weights; the formula is that of TensorFlow's ExponentialMovingAverage.
+
+    Args:
+        model: the model to average, now and at each `update_parameters`.
+        decay: how much of the average stays at each update, in [0, 1).
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        def average(averaged: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
+            if not averaged.is_floating_point():  # batch norm counts its batches
+                return current
+            n = float(updates)
+            return torch.lerp(current, averaged, min(decay, (1 + n) / (10 + n)))
+
+        super().__init__(model, avg_fn=average, use_buffers=True)

@@ -1,0 +1,97 @@
+"""How a run went: on the screen, as JSON, and as a plot."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from training.checkpoint import Checkpoint, Run
+from training.files import atomic, write_json
+
+HEADER = "epoch  train loss  accuracy  validation loss  accuracy  learning rate  seconds"
+
+
+class Report:
+    """Follows a run: a table on the screen, `history.json` and `history.png` in its folder.
+
+    Args:
+        folder: the run's folder.
+        device: what it trains on.
+    """
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self.folder = folder
+        self.device = device
+        self.epochs = 0  # that were reported
+        self.console = Console(highlight=False)
+
+    def start(self, run: Run) -> None:
+        """Prints what is about to be trained, and the table's head."""
+        self.console.print(f"{run.arch} on {run.dataset}, {self.device}, seed {run.seed}")
+        self.console.print(f"[bold]{HEADER}[/]")
+
+    def add(self, checkpoint: Checkpoint) -> None:
+        """Prints the last epoch as a row of the table, and writes the history anew.
+
+        Raises:
+            TrainingError: if the history cannot be written.
+        """
+        self.epochs += 1
+        epoch = checkpoint.history[-1]
+        self.console.print(
+            f"{epoch.epoch:5}  {epoch.train.loss:10.4f}  {epoch.train.accuracy:8.2%}  "
+            f"{epoch.validation.loss:15.4f}  {epoch.validation.accuracy:8.2%}  "
+            f"{epoch.learning_rate:13.2e}  {epoch.seconds:7.1f}"
+        )
+        self._write(checkpoint)
+
+    def finish(self, checkpoint: Checkpoint) -> None:
+        """Prints how the best epoch did on the test images, and adds that to the history.
+
+        Raises:
+            TrainingError: if the history cannot be written.
+        """
+        self._write(checkpoint)
+        if checkpoint.test:
+            self.console.print(
+                f"Epoch {checkpoint.best_epoch} is the best on the validation images; on the test "
+                f"images it has loss {checkpoint.test.loss:.4f} and accuracy "
+                f"{checkpoint.test.accuracy:.2%}."
+            )
+
+    def _write(self, checkpoint: Checkpoint) -> None:
+        history = asdict(checkpoint.run) | {
+            "git_commit": checkpoint.git_commit,
+            "torch_version": torch.__version__,
+            "device": str(self.device),
+            "epochs": [asdict(epoch) for epoch in checkpoint.history],
+            "seconds": sum(epoch.seconds for epoch in checkpoint.history),
+            "best_epoch": checkpoint.best_epoch,
+            "test": checkpoint.test and asdict(checkpoint.test),
+        }
+        write_json(self.folder / "history.json", history)
+        with atomic(self.folder / "history.png") as temporary:
+            plot(checkpoint).savefig(temporary)
+
+
+def plot(checkpoint: Checkpoint) -> Figure:
+    """Draws loss and error rate over the epochs, with the best epoch marked."""
+    history = checkpoint.history
+    numbers = [epoch.epoch for epoch in history]
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure.suptitle(f"{checkpoint.run.arch} on {checkpoint.run.dataset}")
+    loss, error = figure.subplots(1, 2)
+    for label in ("train", "validation"):
+        scores = [getattr(epoch, label) for epoch in history]
+        loss.plot(numbers, [score.loss for score in scores], marker=".", label=label)
+        error.plot(numbers, [100 * (1 - s.accuracy) for s in scores], marker=".", label=label)
+    loss.set(xlabel="epoch", ylabel="loss (nats)")
+    error.set(xlabel="epoch", ylabel="error (%)")
+    for axes in (loss, error):
+        axes.axvline(checkpoint.best_epoch, color="grey", linestyle=":", label="best epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_ylim(bottom=0)
+    loss.legend()
+    return figure

@@ -1,0 +1,183 @@
+"""Trains one model: a run is a story of epochs, each ending in a checkpoint."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import Progress
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from training.augment import augment
+from training.checkpoint import Checkpoint, Epoch, Run, Score
+from training.data import Dataset, Split, hold_out
+from training.errors import TrainingError
+from training.models import ARCHITECTURES
+from training.optimization import WarmedAverage, make_optimizer, make_schedule
+
+EVALUATION_BATCH = 1000
+
+
+def train(  # noqa: PLR0913 - a run's parts are told apart by name
+    run: Run,
+    dataset: Dataset,
+    folder: Path,
+    *,
+    git_commit: str,
+    resume: bool,
+    progress: Progress,
+    on_epoch: Callable[[Checkpoint], None],
+) -> Checkpoint:
+    """Trains to the end, then evaluates the best weights on the test images, once.
+
+    On the CPU, with the same number of threads, the same run gives the same
+    weights to the last bit, whether or not it was interrupted and resumed.
+
+    Args:
+        run: what to train.
+        dataset: its data, on the device to train on.
+        folder: where the checkpoint goes, after each epoch.
+        git_commit: the training code's, for the record.
+        resume: go on from the folder's checkpoint instead of starting afresh.
+        progress: shows how far it is.
+        on_epoch: called with the checkpoint after each epoch.
+
+    Returns:
+        the final checkpoint.
+
+    Raises:
+        TrainingError: if the checkpoint to resume is missing, damaged, or of
+            another run, or if the folder cannot be written.
+    """
+    rest, held_out = hold_out(dataset.train, run.recipe.validation, run.seed)
+    trainer = Trainer(run, rest)
+    checkpoint = Checkpoint(run=run, git_commit=git_commit)
+    if resume:
+        checkpoint = Checkpoint.load(folder)
+        _refuse_another(checkpoint.run, run, folder)
+        trainer.load_state_dict(checkpoint.state)
+
+    done, steps = len(checkpoint.history), trainer.steps_per_epoch
+    task = progress.add_task("training", total=run.recipe.epochs * steps, completed=done * steps)
+    for number in range(done + 1, run.recipe.epochs + 1):
+        started = time.perf_counter()
+        train_score = trainer.train_epoch(lambda: progress.advance(task))
+        epoch = Epoch(
+            epoch=number,
+            learning_rate=trainer.learning_rate,
+            train=train_score,
+            validation=evaluate(trainer.candidate, held_out),
+            seconds=time.perf_counter() - started,
+        )
+        checkpoint.add(epoch, trainer.candidate.state_dict(), trainer.state_dict())
+        checkpoint.save(folder)
+        on_epoch(checkpoint)
+
+    if checkpoint.test is None:
+        trainer.candidate.load_state_dict(checkpoint.best_weights)
+        checkpoint.test = evaluate(trainer.candidate, dataset.test)
+        checkpoint.save(folder)
+    return checkpoint
+
+
+def evaluate(model: nn.Module, split: Split) -> Score:
+    """Returns the model's score in evaluation mode: no dropout, batch norm's statistics fixed."""
+    model.eval()
+    loss, right = 0.0, 0
+    with torch.inference_mode():
+        for pixels, labels in split.batches(EVALUATION_BATCH):
+            logits = model(pixels)
+            loss += cross_entropy(logits, labels, reduction="sum").item()
+            right += int((logits.argmax(1) == labels).sum())
+    return Score(loss / len(split), right / len(split))
+
+
+class Trainer:
+    """A model on its way: all that changes from step to step.
+
+    Seeds torch's global generators, from which initial weights, order,
+    augmentation and dropout are drawn.
+
+    Args:
+        run: what to train.
+        images: the training images, on the device to train on.
+    """
+
+    def __init__(self, run: Run, images: Split) -> None:
+        self.recipe = run.recipe
+        self.images = images
+        self.device = images.labels.device
+        self.steps_per_epoch = -(-len(images) // run.recipe.batch_size)
+        torch.manual_seed(run.seed)
+        self.model = ARCHITECTURES[run.arch]().to(self.device)
+        self.optimizer = make_optimizer(self.model.parameters(), run.recipe)
+        self.schedule = make_schedule(self.optimizer, run.recipe, self.steps_per_epoch)
+        self.average = WarmedAverage(self.model, run.recipe.ema_decay)
+
+    @property
+    def candidate(self) -> nn.Module:
+        """The model that would be kept: the moving average of the weights, where there is one."""
+        return self.average.module if self.recipe.ema_decay else self.model
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next step."""
+        return float(self.schedule.get_last_lr()[0])
+
+    def train_epoch(self, on_step: Callable[[], None]) -> Score:
+        """Takes one pass over the training images, in training mode.
+
+        Args:
+            on_step: called after each step.
+        """
+        self.model.train()
+        loss_sum = torch.zeros((), device=self.device)
+        right = torch.zeros((), dtype=torch.int64, device=self.device)
+        for pixels, labels in self.images.batches(self.recipe.batch_size, shuffle=True):
+            logits = self.model(augment(pixels, self.recipe))
+            loss = cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call] # torch's own
+            self.optimizer.step()
+            self.schedule.step()
+            if self.recipe.ema_decay:
+                self.average.update_parameters(self.model)
+            loss_sum += loss.detach() * len(labels)
+            right += (logits.argmax(1) == labels).sum()
+            on_step()
+        return Score(loss_sum.item() / len(self.images), right.item() / len(self.images))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything that the next step depends on."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "average": self.average.state_dict(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes back to where `state_dict` was called."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.average.load_state_dict(state["average"])
+        torch.set_rng_state(state["random"])
+        if self.device.type == "cuda" and state["random_cuda"] is not None:
+            torch.cuda.set_rng_state(state["random_cuda"])
+
+
+def _refuse_another(there: Run, wanted: Run, folder: Path) -> None:
+    """Raises a TrainingError unless the run in `folder` is the one that is wanted."""
+    before, now = (asdict(run) | asdict(run.recipe) | {"recipe": None} for run in (there, wanted))
+    differing = [f"{key} {before[key]}, not {now[key]}" for key in now if before[key] != now[key]]
+    if differing:
+        raise TrainingError(
+            f"{folder} is a run with {'; '.join(differing)}: resume it with the choices that it "
+            "was started with, or train afresh without --resume."
+        )
