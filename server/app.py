@@ -1,7 +1,6 @@
 """Builds the server, binds it, and takes it through its life: loading, serving, draining."""
 
 import signal
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -21,6 +20,8 @@ STREAM_THREADS = 64
 # gRPC's own default; the floor, so that a batch just above `max_batch` still
 # gets the sentence that says so.
 MIN_MESSAGE_BYTES = 4 * 1024 * 1024
+
+STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
 SERVICES = (
     prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name,
@@ -46,8 +47,10 @@ class App:
     """
 
     def __init__(self, config: Config) -> None:
+        # Blocked before any thread starts, so in all of them, and waited for in
+        # `run`: a handler could interrupt anything, and deadlock with it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         self._config = config
-        self._stopping = threading.Event()
         self._repository = Repository(
             config.models,
             config.default_model,
@@ -74,7 +77,7 @@ class App:
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(SERVICES, self._server)
-        self._port = self._bind()
+        self._address = self._bind()
 
     def run(self) -> None:
         """Serves until SIGTERM or SIGINT, then drains; returns when all is done.
@@ -82,10 +85,8 @@ class App:
         Raises:
             StartError: no version of the default model can be served.
         """
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signum, lambda *_: self._stopping.set())
         self._server.start()
-        log.info("listening", address=f"{self._config.host}:{self._port}")
+        log.info("listening", address=self._address)
         self._repository.load()
         if self._repository.newest(self._config.default_model) is None:
             self._server.stop(None)
@@ -96,20 +97,21 @@ class App:
             )
         self._set_health(ready=True)
         log.info("serving", default_model=self._config.default_model)
-        self._stopping.wait()
+        signal.sigwait(STOP_SIGNALS)
         log.info("draining", seconds=self._config.drain_seconds)
         self._health.enter_graceful_shutdown()
         self._server.stop(self._config.drain_seconds).wait()
         log.info("stopped")
 
-    def _bind(self) -> int:
+    def _bind(self) -> str:
         host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
+        address = f"{host}:{self._config.port}"
         try:
-            return self._server.add_insecure_port(f"{host}:{self._config.port}")
+            return f"{host}:{self._server.add_insecure_port(address)}"
         except RuntimeError as error:
             raise StartError(
-                f"Cannot listen on {host}:{self._config.port}: it is in use, or no address of "
-                "this machine; choose another with --port (0 finds a free one) or --host."
+                f"Cannot listen on {address}: it is in use, or no address of this machine; "
+                "choose another with --port (0 finds a free one) or --host."
             ) from error
 
     def _set_health(self, *, ready: bool) -> None:

@@ -140,8 +140,9 @@ def _golden(path: Path) -> tuple[Floats, Floats]:
     if not path.is_file():
         raise ModelRefused(f"{path.name} is missing: export the model again")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            pixels, logits = file["pixels"], file["logits"]
+        # Opened here, since np.load leaves a file open that turns out to be damaged.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as golden:
+            pixels, logits = golden["pixels"], golden["logits"]
     except Exception as error:  # a damaged archive fails in zipfile, zlib or numpy, each its way
         raise ModelRefused(f"{path.name} is corrupt: export the model again") from error
     count = len(pixels)

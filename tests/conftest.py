@@ -39,6 +39,14 @@ def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def bundled_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models directory with the committed model alone, whatever else was exported here."""
+    models = tmp_path_factory.mktemp("models")
+    shutil.copytree(ROOT / "models/digitnet/1", models / "digitnet/1")
+    return models
+
+
 @dataclass(frozen=True)
 class Server:
     """A running `python -m server`."""
@@ -87,9 +95,9 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
 
 
 @pytest.fixture(scope="session")
-def server(start_server: StartServer) -> Server:
-    """A server of the bundled models."""
-    return start_server()
+def server(start_server: StartServer, bundled_models: Path) -> Server:
+    """A server of the bundled model."""
+    return start_server("--models", str(bundled_models))
 
 
 def _wait_until_serving(process: subprocess.Popen[str], log: Path) -> str:
@@ -101,9 +109,9 @@ def _wait_until_serving(process: subprocess.Popen[str], log: Path) -> str:
         assert follow.stdout is not None
         address = ""
         for line in follow.stdout:
-            if match := re.search(r"listening .*address=(\S+)", line):
+            if match := re.search(r'address(?:=|": ")([^\s"]+)', line):
                 address = match[1]
-            if " serving " in line:
+            if re.search(r"\bserving\b", line):
                 follow.terminate()
                 return address
     raise AssertionError(f"the server did not start:\n{log.read_text()}")

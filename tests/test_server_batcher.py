@@ -114,9 +114,7 @@ def test_a_full_queue_refuses_at_once(model: GatedModel, batcher: Batcher, submi
         batcher.submit(work(0.9))
     assert caught.value.retry_after > 0
     model.let_through(4)
-    assert [firsts(future) for future in futures] == [
-        pytest.approx([i / 10]) for i in range(4)
-    ]
+    assert [firsts(future) for future in futures] == [pytest.approx([i / 10]) for i in range(4)]
 
 
 def test_expired_work_is_never_run(model: GatedModel, submit: Submit) -> None:
