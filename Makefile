@@ -16,9 +16,9 @@ BIN  := $(VENV)/bin
 .PHONY: help venv data train export serve predict evaluate test check format proto lock clean
 
 help: ## Print this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  ARCH=$(ARCH)  DATASET=$(DATASET)  DEVICE=$(DEVICE)  EPOCHS=$(EPOCHS)  PORT=$(PORT)"
+	@echo "  ARCH=$(ARCH) DATASET=$(DATASET) DEVICE=$(DEVICE) EPOCHS=$(EPOCHS) PORT=$(PORT)"
 
 venv: $(VENV)/.dev ## Create .venv with everything in it
 
@@ -41,7 +41,7 @@ evaluate: $(VENV)/.client $(VENV)/.training ## Send all test images to the serve
 	$(BIN)/python -m training data --dataset $(DATASET)
 	$(BIN)/python -m client evaluate --server localhost:$(PORT) --dataset $(DATASET)
 
-test: $(VENV)/.dev ## Run all tests
+test: $(VENV)/.dev $(VENV)/proto/.installed ## Run all tests
 	$(BIN)/pytest
 
 check: $(VENV)/.dev $(VENV)/proto/.installed ## Lint, format, types, stub drift: what CI runs beside the tests
