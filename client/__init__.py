@@ -40,3 +40,7 @@ __all__ = [
     "ServerError",
     "Unavailable",
 ]
+
+# So that traces and help name them as they are imported.
+for _name in __all__:
+    globals()[_name].__module__ = __name__

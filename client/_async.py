@@ -1,5 +1,7 @@
 """The client for asyncio."""
 
+from __future__ import annotations  # the multi-callables are generic in their stubs only
+
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from types import ModuleType, TracebackType
 from typing import ClassVar, Self

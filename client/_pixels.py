@@ -76,7 +76,7 @@ def _as_floats(image: npt.ArrayLike) -> Pixels:
     except ValueError as error:
         raise _invalid("An image's rows must all have the same length.") from error
     if array.dtype == np.uint8:
-        return np.divide(array, 255, dtype=np.float32)
+        return array.astype(np.float32) / np.float32(255)
     if array.dtype.kind not in "fiub":
         raise _invalid(
             "An image holds numbers: floats in [0, 1] or uint8 from 0 to 255; "

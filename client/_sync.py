@@ -1,5 +1,7 @@
 """The client for threads."""
 
+from __future__ import annotations  # the multi-callables are generic in their stubs only
+
 from collections.abc import Iterable, Iterator
 from types import ModuleType, TracebackType
 from typing import ClassVar, Self
