@@ -1,6 +1,8 @@
 """Builds the server, binds it, and takes it through its life: loading, serving, draining."""
 
 import signal
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -20,6 +22,12 @@ STREAM_THREADS = 64
 # gRPC's own default; the floor, so that a batch just above `max_batch` still
 # gets the sentence that says so.
 MIN_MESSAGE_BYTES = 4 * 1024 * 1024
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+# How often the models directory is looked at, in seconds; a look takes about 60 µs.
+WATCH_SECONDS = 1.0
 
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
@@ -56,8 +64,9 @@ class App:
             config.default_model,
             Limits(config.max_batch, config.max_queue, config.intra_op_threads),
         )
+        self._known: set[str] = set()
         self._health = health.HealthServicer()
-        self._set_health(ready=False)
+        self._set_health()
         # Every call that may wait has a thread to wait in, so that the queue's
         # bound is the one that refuses, and health always finds a free one.
         threads = config.max_queue + STREAM_THREADS
@@ -87,7 +96,7 @@ class App:
         """
         self._server.start()
         log.info("listening", address=self._address)
-        self._repository.load()
+        self._repository.scan()
         if self._repository.newest(self._config.default_model) is None:
             self._server.stop(None)
             raise StartError(
@@ -95,8 +104,9 @@ class App:
                 f"{self._config.models}/ can be served: run `make train export`, or name "
                 "another with --models or --default-model."
             )
-        self._set_health(ready=True)
+        self._set_health()
         log.info("serving", default_model=self._config.default_model)
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
         signal.sigwait(STOP_SIGNALS)
         log.info("draining", seconds=self._config.drain_seconds)
         self._health.enter_graceful_shutdown()
@@ -114,11 +124,25 @@ class App:
                 "choose another with --port (0 finds a free one) or --host."
             ) from error
 
-    def _set_health(self, *, ready: bool) -> None:
-        serving = health_pb2.HealthCheckResponse.SERVING
-        not_serving = health_pb2.HealthCheckResponse.NOT_SERVING
+    def _watch(self) -> None:
+        """Follows the models directory: by polling, which works on every kind of volume."""
+        while True:
+            time.sleep(WATCH_SECONDS)
+            try:
+                if self._repository.scan():
+                    self._set_health()
+            except Exception:  # whatever it is, the next scan may do better
+                log.exception("the models directory could not be scanned")
+
+    def _set_health(self) -> None:
+        """Says SERVING for what can be answered now; the first time, before the port opens, none.
+
+        A model that was removed stays known, as NOT_SERVING.
+        """
+        ready = {entry.name for entry in self._repository.entries() if entry.served}
+        self._known |= {entry.name for entry in self._repository.entries()}
+        for name in self._known:
+            self._health.set(f"models/{name}", SERVING if name in ready else NOT_SERVING)
         for service in ("", *SERVICES):
-            self._health.set(service, serving if ready else not_serving)
-        for listed in self._repository.listing():
-            served = self._repository.newest(listed.name)
-            self._health.set(f"models/{listed.name}", serving if served else not_serving)
+            default_ready = self._config.default_model in ready
+            self._health.set(service, SERVING if default_ready else NOT_SERVING)

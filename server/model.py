@@ -11,6 +11,9 @@ import onnxruntime as ort
 
 from server.errors import ModelRefused
 
+MODEL_FILE = "model.onnx"
+GOLDEN_FILE = "golden.npz"
+
 IMAGE_SHAPE = (1, 28, 28)
 IMAGE_PIXELS = 28 * 28
 
@@ -79,10 +82,10 @@ class Model:
                 interface than ours, or a golden answer differs by more than the
                 model's own `golden_tolerance`.
         """
-        session = _open(directory / "model.onnx", intra_op_threads)
+        session = _open(directory / MODEL_FILE, intra_op_threads)
         properties = session.get_modelmeta().custom_metadata_map
         model = cls(session, Metadata.from_properties(properties))
-        model._prove(*_golden(directory / "golden.npz"))
+        model._prove(*_golden(directory / GOLDEN_FILE))
         return model
 
     def run(self, pixels: Floats) -> Answers:

@@ -1,6 +1,12 @@
-"""The models that are served: what lies in `models/<name>/<version>/`, loaded and proved."""
+"""The models that are served: what lies in `models/<name>/<version>/`, loaded and proved.
+
+The directory may change while it is served. A new version answers once it has
+proved itself; one that is refused changes nothing; one that is removed takes no
+more calls, while those it has are finished.
+"""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,10 +14,13 @@ import structlog
 
 from server.batcher import Batcher
 from server.errors import ModelNotFound, ModelRefused, NotReady
-from server.model import Metadata, Model
+from server.model import GOLDEN_FILE, MODEL_FILE, Metadata, Model
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 VERSION = re.compile(r"[1-9][0-9]{0,17}")  # fits the wire's int64
+
+# When a version's two files last changed, and their sizes.
+Fingerprint = tuple[tuple[int, int] | None, ...]
 
 log = structlog.get_logger()
 
@@ -36,11 +45,12 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """A version that lies in the repository; `served` is None where it was refused."""
+class Entry:
+    """A version that lies in the directory; `served` is None where it was refused."""
 
     name: str
     version: int
+    fingerprint: Fingerprint
     served: Served | None
 
 
@@ -57,55 +67,78 @@ class Repository:
         self._directory = directory
         self._limits = limits
         self.default = default
-        # Replaced as a whole, never changed: readers need no lock.
-        self._versions: dict[str, dict[int, Served | None]] | None = None
+        # Replaced as a whole, never changed, so that readers need no lock.
+        self._models: dict[str, dict[int, Entry]] | None = None
 
-    def load(self) -> None:
-        """Loads every version; one that is refused is logged and listed as not ready."""
-        versions: dict[str, dict[int, Served | None]] = {}
-        for directory in sorted(self._directory.glob("*/*/")):
-            name, version = directory.parent.name, directory.name
-            if NAME.fullmatch(name) and VERSION.fullmatch(version):
-                versions.setdefault(name, {})[int(version)] = self._load(directory)
-        self._versions = versions
+    def scan(self) -> bool:
+        """Loads what is new or has changed in the directory, forgets what is gone.
+
+        To be called by one thread at a time.
+
+        Returns:
+            whether anything is different from the last scan.
+        """
+        before = self._models or {}
+        after: dict[str, dict[int, Entry]] = {}
+        for directory in self._version_directories():
+            name, version = directory.parent.name, int(directory.name)
+            fingerprint = _fingerprint(directory)
+            entry = before.get(name, {}).get(version)
+            if entry is None or entry.fingerprint != fingerprint:
+                # Where the changed files are refused, what was loaded stays.
+                served = self._load(directory) or (entry.served if entry else None)
+                entry = Entry(name, version, fingerprint, served)
+            after.setdefault(name, {})[version] = entry
+        for name, versions in before.items():
+            for version in versions.keys() - after.get(name, {}).keys():
+                log.info("model removed", model=name, version=version)
+        changed = self._models is None or after != before
+        self._models = after
+        return changed
 
     def get(self, name: str = "", version: int = 0) -> Served:
         """Returns the version that answers for `name` ("": the default) and `version` (0: newest).
 
         Raises:
             ModelNotFound: there is no such model or version.
-            NotReady: there is, but it is not loaded, or was refused.
+            NotReady: there is, but it is not loaded yet, or was refused.
         """
-        if self._versions is None:
+        if self._models is None:
             raise NotReady("The models are still being loaded: try again in a moment.")
         name = name or self.default
-        versions = self._versions.get(name)
+        versions = self._models.get(name)
         if versions is None:
             raise ModelNotFound(
-                f"No model is named {name!r}; there are: {', '.join(self._versions) or 'none'}."
+                f"No model is named {name!r}; there are: {', '.join(self._models) or 'none'}."
             )
         if version and version not in versions:
             raise ModelNotFound(
                 f"Model {name!r} has no version {version}; it has: "
                 f"{', '.join(map(str, sorted(versions)))}."
             )
-        served = versions[version] if version else self.newest(name)
+        served = versions[version].served if version else self.newest(name)
         if served is None:
             raise NotReady(f"Model {name!r} was refused at loading: the server's log says why.")
         return served
 
     def newest(self, name: str) -> Served | None:
         """Returns the newest version of `name` that is ready, if any is."""
-        versions = (self._versions or {}).get(name, {})
-        return max(filter(None, versions.values()), key=_by_version, default=None)
+        versions = (self._models or {}).get(name, {})
+        ready = (entry.served for entry in versions.values() if entry.served)
+        return max(ready, key=lambda served: served.version, default=None)
 
-    def listing(self) -> list[Listed]:
+    def entries(self) -> list[Entry]:
         """Returns every version, by name and number."""
         return [
-            Listed(name, version, served)
-            for name, versions in sorted((self._versions or {}).items())
-            for version, served in sorted(versions.items())
+            entry
+            for _, versions in sorted((self._models or {}).items())
+            for _, entry in sorted(versions.items())
         ]
+
+    def _version_directories(self) -> Iterator[Path]:
+        for directory in sorted(self._directory.glob("*/*/")):
+            if NAME.fullmatch(directory.parent.name) and VERSION.fullmatch(directory.name):
+                yield directory
 
     def _load(self, directory: Path) -> Served | None:
         name, version = directory.parent.name, int(directory.name)
@@ -133,5 +166,12 @@ class Repository:
         return Served(name, version, metadata, batcher)
 
 
-def _by_version(served: Served) -> int:
-    return served.version
+def _fingerprint(directory: Path) -> Fingerprint:
+    def of(path: Path) -> tuple[int, int] | None:
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size
+
+    return of(directory / MODEL_FILE), of(directory / GOLDEN_FILE)

@@ -14,7 +14,7 @@ from server.batcher import Work
 from server.errors import Cancelled, InvalidInput
 from server.interceptors import to_status
 from server.model import IMAGE_PIXELS, IMAGE_SHAPE, Answers, Floats
-from server.repository import Listed, Repository, Served
+from server.repository import Entry, Repository, Served
 
 
 class PredictionServicer(PredictionServiceServicer):
@@ -68,9 +68,9 @@ class PredictionServicer(PredictionServiceServicer):
         self, request: pb.ListModelsRequest, context: grpc.ServicerContext
     ) -> pb.ListModelsResponse:
         """Lists every version with its provenance."""
-        versions = self._repository.listing()
+        entries = self._repository.entries()
         default = self._repository.newest(self._repository.default)
-        return pb.ListModelsResponse(models=[_model(listed, default) for listed in versions])
+        return pb.ListModelsResponse(models=[_model(entry, default) for entry in entries])
 
     def _answer(
         self,
@@ -134,13 +134,13 @@ def _predictions(answers: Answers) -> list[pb.Prediction]:
     ]
 
 
-def _model(listed: Listed, default: Served | None) -> pb.Model:
-    model = pb.Model(name=listed.name, version=listed.version)
-    if listed.served is None:
+def _model(entry: Entry, default: Served | None) -> pb.Model:
+    model = pb.Model(name=entry.name, version=entry.version)
+    if entry.served is None:
         return model
     model.ready = True
-    model.default = listed.served is default
-    for key, value in asdict(listed.served.metadata).items():
+    model.default = entry.served is default
+    for key, value in asdict(entry.served.metadata).items():
         if key == "created":
             model.created.FromDatetime(value)
         else:
