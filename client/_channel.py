@@ -1,6 +1,7 @@
 """How the clients reach a server: addresses, TLS, retries, balancing."""
 
 import json
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,9 @@ class TLS:
         key: The private key of `cert`.
 
     Raises:
-        ValueError: One of `cert` and `key` is given without the other.
+        ValueError: One of `cert` and `key` is given without the other, or a file does not
+            hold what it should.
+        OSError: A file cannot be read.
     """
 
     ca: Path | str | None = None
@@ -55,16 +58,26 @@ class TLS:
     key: Path | str | None = None
 
     def __post_init__(self) -> None:
-        """Refuses half a client certificate."""
+        """Refuses what gRPC would only log, and then never connect."""
         if (self.cert is None) != (self.key is None):
             raise ValueError("A client certificate needs its key, and a key its certificate.")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            if self.ca is not None:
+                context.load_verify_locations(self.ca)
+        except ssl.SSLError as error:
+            raise ValueError(f"{self.ca} holds no certificates in PEM form.") from error
+        try:
+            if self.cert is not None:
+                context.load_cert_chain(self.cert, self.key, password="")
+        except ssl.SSLError as error:
+            raise ValueError(
+                f"{self.cert} and {self.key} are not a certificate and its unencrypted key in "
+                "PEM form."
+            ) from error
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Reads the files.
-
-        Raises:
-            OSError: One of them cannot be read.
-        """
+        """Reads the files."""
         ca, key, cert = (
             Path(path).read_bytes() if path is not None else None
             for path in (self.ca, self.key, self.cert)

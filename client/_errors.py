@@ -147,7 +147,9 @@ def from_status(status: status_pb2.Status) -> ClientError:
     request = _detail(status, error_details_pb2.RequestInfo)
     common: dict[str, Any] = {"code": code, "request_id": request.request_id}
     if kind is Overloaded and _TOO_LARGE in details:
-        return InvalidInput(f"{details}: send fewer images in one call.", **common)
+        return InvalidInput(
+            f"The message is too large ({details}): send fewer images in one call.", **common
+        )
     if kind is InvalidInput:
         found = _detail(status, error_details_pb2.BadRequest).field_violations
         violations = tuple(FieldViolation(one.field, one.description) for one in found)

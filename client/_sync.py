@@ -32,9 +32,6 @@ class DigitClient(BaseClient):
             up, instead of failing once the retries are used up.
         tls: How to encrypt; None for plaintext.
 
-    Raises:
-        OSError: A TLS file cannot be read.
-
     Every method raises a `ClientError`, of which `client` exports the whole tree.
     """
 

@@ -51,10 +51,10 @@ def load(file: Path | str | IO[bytes]) -> Image.Image:
             return ImageOps.exif_transpose(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _invalid(
-            f"It has more than {Image.MAX_IMAGE_PIXELS:,} pixels: send a smaller picture."
+            f"The picture has more than {Image.MAX_IMAGE_PIXELS:,} pixels: send a smaller picture."
         ) from error
     except UnidentifiedImageError as error:
-        raise _invalid("It is no PNG, JPEG or WebP picture: send one of these.") from error
+        raise _invalid("The file is no PNG, JPEG or WebP picture: send one of these.") from error
     except OSError as error:
         if error.errno is not None:  # the file system's, not Pillow's
             raise

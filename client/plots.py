@@ -26,9 +26,9 @@ def draw(evaluation: Evaluation, file: Path) -> None:
     """
     with mpl.rc_context({"font.size": 9}):
         figure = Figure(figsize=(14, 7), layout="constrained")
-        left, right = figure.subfigures(ncols=2)
-        _confusion(left, evaluation)
-        _mistakes(right, evaluation)
+        halves = figure.add_gridspec(1, 2)
+        _confusion(figure.add_subfigure(halves[0]), evaluation)
+        _mistakes(figure.add_subfigure(halves[1]), evaluation)
         picture = io.BytesIO()
         figure.savefig(picture, format=file.suffix.removeprefix("."), dpi=150)
     file.write_bytes(picture.getvalue())

@@ -55,13 +55,16 @@ class Connection:
                     f"{self.server} gave no answer within {self.timeout:g} s: look at the server, "
                     "or allow more with --timeout."
                 )
-            case Unavailable() if _NOBODY_THERE in error.details:
+            case Unavailable() if _NOBODY_THERE in error.details and self.tls is None:
                 return Unreachable(
                     f"No server answers at {self.server}: start one with `make serve`, or name "
                     "another with --server."
                 )
             case Unavailable():
-                return Unreachable(f"{self.server} is not available: {error}")
+                return Unreachable(
+                    f"{self.server} is not available ({error}): check the address, or try again "
+                    "later."
+                )
             case _:
                 return Failure(str(error))
 
@@ -121,7 +124,7 @@ def connection_options(command: Callable[..., None]) -> Callable[..., None]:
         try:
             tls = TLS(tls_ca, tls_cert, tls_key) if tls_ca or tls_cert or tls_key else None
         except ValueError as error:
-            raise click.UsageError(f"{error} Give --tls-cert and --tls-key together.") from error
+            raise click.UsageError(str(error)) from error
         try:
             command(connection=Connection(server, timeout, tls), **options)
         except DatasetError as error:

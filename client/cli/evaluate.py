@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-from rich.table import Table
+from rich.text import Text
 
 from client import Model
 from client.cli.connection import (
@@ -104,7 +104,7 @@ def evaluate(  # noqa: PLR0913 - one argument for each option
     if as_json:
         print_json(_plain(evaluation, asked, mode))
     else:
-        _print(evaluation, asked, Console())
+        _print(evaluation, asked, Console(highlight=False))
     if expected not in (None, evaluation.correct):
         raise Failure(
             f"{asked.name}/{asked.version} had {expected:,} of these images right when it was "
@@ -163,7 +163,7 @@ def _plain(evaluation: Evaluation, model: Model, mode: str) -> dict[str, object]
 def _print(evaluation: Evaluation, model: Model, console: Console) -> None:
     total = len(evaluation.answers)
     name = f"{model.name}/{model.version}"
-    console.print(_confusion(evaluation))
+    console.print(_confusion(evaluation), soft_wrap=True)
     console.print()
     console.print(
         f"{name} on {evaluation.dataset.name}: {evaluation.correct:,} of {total:,} right, "
@@ -181,15 +181,13 @@ def _print(evaluation: Evaluation, model: Model, console: Console) -> None:
     console.print(f"latency: {', '.join(latencies)}")
 
 
-def _confusion(evaluation: Evaluation) -> Table:
-    table = Table(title="True digits in rows, answers in columns", title_justify="left", box=None)
-    table.add_column()
-    for digit in range(DIGITS):
-        table.add_column(str(digit), justify="right", no_wrap=True, header_style="bold")
+def _confusion(evaluation: Evaluation) -> Text:
+    """Returns a table that keeps its columns in a narrow terminal too, where rich would cut."""
+    text = Text("True digits in rows, answers in columns\n", no_wrap=True)
+    text.append(" ").append("".join(f"{digit:6}" for digit in range(DIGITS)), "bold")
     for digit, row in enumerate(evaluation.confusion.tolist()):
-        cells = [
-            f"[green]{count}" if digit == answer else f"[red]{count}" if count else "[dim]·"
-            for answer, count in enumerate(row)
-        ]
-        table.add_row(f"[bold]{digit}", *cells)
-    return table
+        text.append(f"\n{digit}", "bold")
+        for answer, count in enumerate(row):
+            style = "green" if digit == answer else "red" if count else "dim"
+            text.append(f"{count:6,}" if count else f"{'·':>6}", style)
+    return text

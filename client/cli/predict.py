@@ -84,7 +84,7 @@ def predict(  # noqa: PLR0913 - one argument for each option
     if as_json:
         print_json({"predictions": [_plain(picture, answer) for picture, answer in pairs]})
         return
-    console = Console()
+    console = Console(highlight=False)
     for picture, answer in pairs:
         console.print(show.answer(picture.source, picture.pixels, picture.label, answer, console))
     console.print(f"answered by {predictions[0].model}/{predictions[0].model_version}", style="dim")
