@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.config import Recipe
 from training.errors import TrainingError
 from training.files import atomic
+from training.models import ARCHITECTURES
 
 FILE_NAME = "checkpoint.pt"
 
@@ -103,6 +104,12 @@ class Checkpoint:
             self.best_weights = {name: value.clone() for name, value in weights.items()}
         self.history.append(epoch)
         self.state = state
+
+    def best_model(self) -> nn.Sequential:
+        """Returns the model with its best weights, on the CPU, in evaluation mode."""
+        model = ARCHITECTURES[self.run.arch]()
+        model.load_state_dict(self.best_weights)
+        return model.eval()
 
     def save(self, folder: Path) -> None:
         """Writes the checkpoint into a run's folder, in place of the one before.

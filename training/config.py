@@ -49,19 +49,18 @@ def choices() -> dict[str, tuple[ParamType[Any], str]]:
 
 PRESETS = {
     "digitnet": Recipe(
-        epochs=20,
+        epochs=30,
         batch_size=128,
         optimizer="adamw",
         learning_rate=1e-2,
         weight_decay=1e-2,
         schedule="one-cycle",
-        label_smoothing=0.05,
         ema_decay=0.999,
         rotation=12,
         shear=8,
         scale=0.12,
         shift=2,
-        elastic=0.8,
+        elastic=0.5,
     ),
     "tiny": Recipe(epochs=2, batch_size=64),
     "dropout": Recipe(epochs=10, batch_size=100),

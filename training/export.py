@@ -11,7 +11,6 @@ from training.checkpoint import Checkpoint
 from training.data import Dataset
 from training.errors import TrainingError
 from training.files import writable
-from training.models import ARCHITECTURES
 from training.onnx_graph import to_onnx
 from training.parity import Parity, compare
 from training.provenance import metadata
@@ -57,9 +56,7 @@ def export(
         if target.exists():
             raise TrainingError(f"{target} exists already: choose another version.")
 
-    model = ARCHITECTURES[run.arch]()
-    model.load_state_dict(checkpoint.best_weights)
-    model.eval()
+    model = checkpoint.best_model()
     proto = to_onnx(model)
     parity = compare(model, proto.SerializeToString(), dataset.test, progress)
     parity.require()

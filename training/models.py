@@ -111,30 +111,30 @@ def gap() -> nn.Sequential:
 
 
 def digitnet() -> nn.Sequential:
-    """The project's own: as accurate as fewer than 20,000 parameters allow, quick on one core.
+    """The project's own, accurate and yet quick on one core: 19,610 parameters.
 
     Channels come in sixteens, which is how the CPU's vector units take them;
     the first batch norm learns the normalisation, and all of them vanish into
     their convolutions on export.
     """
 
-    def block(channels_in: int, channels_out: int, padding: int = 1) -> list[nn.Module]:
-        return [
-            nn.Conv2d(channels_in, channels_out, 3, padding=padding, bias=False),
+    def block(channels_in: int, channels_out: int, kernel_size: int, padding: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(channels_in, channels_out, kernel_size, padding=padding, bias=False),
             nn.BatchNorm2d(channels_out),
             nn.ReLU(),
-        ]
+        )
 
     return nn.Sequential(
-        *block(1, 16),
-        nn.MaxPool2d(2),  # [b, 16, 14, 14]
-        *block(16, 16),
-        *block(16, 32),
-        nn.MaxPool2d(2),  # [b, 32, 7, 7]
-        *block(32, 32, padding=0),  # [b, 32, 5, 5]
-        nn.AdaptiveAvgPool2d(1),
+        block(1, 16, kernel_size=5, padding=0),  # [b, 16, 24, 24]
+        nn.MaxPool2d(2),  # [b, 16, 12, 12]
+        block(16, 16, kernel_size=3, padding=1),
+        block(16, 32, kernel_size=3, padding=1),  # [b, 32, 12, 12]
+        nn.MaxPool2d(2),  # [b, 32, 6, 6]
+        block(32, 32, kernel_size=3, padding=1),
+        nn.MaxPool2d(2),  # [b, 32, 3, 3]
         nn.Flatten(),
-        nn.Linear(32, CLASSES),
+        nn.Linear(288, CLASSES),
     )
 
 

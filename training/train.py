@@ -77,8 +77,8 @@ def train(  # noqa: PLR0913 - a run's parts are told apart by name
         on_epoch(checkpoint)
 
     if checkpoint.test is None:
-        trainer.candidate.load_state_dict(checkpoint.best_weights)
-        checkpoint.test = evaluate(trainer.candidate, dataset.test)
+        best_model = checkpoint.best_model().to(trainer.device)
+        checkpoint.test = evaluate(best_model, dataset.test)
         checkpoint.save(folder)
     return checkpoint
 
