@@ -58,7 +58,8 @@ class Report:
             self.console.print(
                 f"Epoch {checkpoint.best_epoch} is the best on the validation images; on the test "
                 f"images it has loss {checkpoint.test.loss:.4f} and accuracy "
-                f"{checkpoint.test.accuracy:.2%}."
+                f"{checkpoint.test.accuracy:.2%}.",
+                soft_wrap=True,
             )
 
     def _write(self, checkpoint: Checkpoint) -> None:
