@@ -9,10 +9,12 @@ import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from prometheus_client import start_http_server
 
 from proto.mnist.v1 import prediction_service_pb2, prediction_service_pb2_grpc
+from server import logs
 from server.config import Config
-from server.interceptors import ErrorInterceptor
+from server.interceptors import CallInterceptor
 from server.model import IMAGE_PIXELS
 from server.repository import Limits, Repository
 from server.servicers import PredictionServicer
@@ -72,7 +74,7 @@ class App:
         threads = config.max_queue + STREAM_THREADS
         self._server = grpc.server(
             ThreadPoolExecutor(threads, thread_name_prefix="call"),
-            interceptors=[ErrorInterceptor()],
+            interceptors=[CallInterceptor(logs.AccessLog())],
             options=[
                 ("grpc.so_reuseport", 0),
                 (
@@ -94,6 +96,8 @@ class App:
         Raises:
             StartError: no version of the default model can be served.
         """
+        if self._config.metrics_port is not None:
+            self._export_metrics(self._config.metrics_port)
         self._server.start()
         log.info("listening", address=self._address)
         self._repository.scan()
@@ -123,6 +127,16 @@ class App:
                 f"Cannot listen on {address}: it is in use, or no address of this machine; "
                 "choose another with --port (0 finds a free one) or --host."
             ) from error
+
+    def _export_metrics(self, port: int) -> None:
+        try:
+            exporter, _ = start_http_server(port, self._config.host)
+        except OSError as error:
+            raise StartError(
+                f"Cannot export metrics on {self._config.host}:{port} ({error.strerror}): choose "
+                "another port with --metrics-port."
+            ) from error
+        log.info("exporting metrics", port=exporter.server_port)
 
     def _watch(self) -> None:
         """Follows the models directory: by polling, which works on every kind of volume."""

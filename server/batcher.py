@@ -19,6 +19,7 @@ from collections.abc import Callable
 import numpy as np
 
 from server.errors import Cancelled, DeadlineExpired, QueueFull
+from server.metrics import ModelMetrics
 from server.model import Answers, Floats
 
 # What a refused caller is told to wait, in seconds: about a full queue's time.
@@ -41,13 +42,29 @@ class Work:
     Args:
         pixels: float32 [n, 1, 28, 28] in [0, 1]; n is at most the batcher's `max_batch`.
         deadline: on the clock of `time.monotonic`, in seconds.
+
+    Once it has run, `queue_seconds` and `run_seconds` say what it waited and
+    what its run took.
     """
 
-    __slots__ = ("answers", "awake", "deadline", "error", "pixels", "state")
+    __slots__ = (
+        "answers",
+        "awake",
+        "created",
+        "deadline",
+        "error",
+        "pixels",
+        "queue_seconds",
+        "run_seconds",
+        "state",
+    )
 
     def __init__(self, pixels: Floats, deadline: float = math.inf) -> None:
         self.pixels = pixels
         self.deadline = deadline
+        self.created = time.perf_counter()
+        self.queue_seconds = 0.0
+        self.run_seconds = 0.0
         self.answers: Answers | None = None
         self.error: Exception | None = None
         self.state = _State.NEW
@@ -72,10 +89,18 @@ class Batcher:
         run: answers float32 [n, 1, 28, 28]; called by one thread at a time.
         max_batch: the most images in one run.
         max_queue: the most calls that may wait for a run.
+        metrics: where runs, waits and drops are counted.
     """
 
-    def __init__(self, run: Callable[[Floats], Answers], max_batch: int, max_queue: int) -> None:
+    def __init__(
+        self,
+        run: Callable[[Floats], Answers],
+        max_batch: int,
+        max_queue: int,
+        metrics: ModelMetrics,
+    ) -> None:
         self._run = run
+        self._metrics = metrics
         self._max_batch = max_batch
         self._max_queue = max_queue
         self._mutex = threading.Lock()
@@ -111,17 +136,20 @@ class Batcher:
             elif work.state is not _State.NEW:
                 return
             work.drop(Cancelled("The caller went away while the call was queued."))
+            self._metrics.cancelled.inc()
 
     def _admit(self, work: Work) -> None:
         if work.has_expired():
-            _expire(work)
+            self._expire(work)
         elif not self._busy:
             self._busy = True
             work.state = _State.LEADING
         elif len(self._queue) < self._max_queue:
             work.state = _State.QUEUED
             self._queue.append(work)
+            self._metrics.queue_depth.set(len(self._queue))
         else:
+            self._metrics.queue_full.inc()
             raise QueueFull(
                 f"All {self._max_queue} places in the queue are taken: try again later.",
                 RETRY_AFTER,
@@ -135,7 +163,7 @@ class Batcher:
         with self._mutex:
             if work.state is _State.QUEUED:
                 self._queue.remove(work)
-                _expire(work)
+                self._expire(work)
         if work.state is _State.TAKEN:  # too late to drop it, and its answer is near
             work.awake.acquire()
 
@@ -147,7 +175,7 @@ class Batcher:
             while self._queue and images + len(self._queue[0].pixels) <= self._max_batch:
                 other = self._queue.popleft()
                 if other.has_expired():
-                    _expire(other)
+                    self._expire(other)
                     other.awake.release()
                 else:
                     other.state = _State.TAKEN
@@ -156,29 +184,35 @@ class Batcher:
         self._answer(batch)
         with self._mutex:
             self._hand_over()
+            self._metrics.queue_depth.set(len(self._queue))
         for other in batch:
             other.state = _State.DONE
             if other is not work:
                 other.awake.release()
 
     def _answer(self, batch: list[Work]) -> None:
+        alone = len(batch) == 1
+        pixels = batch[0].pixels if alone else np.concatenate([work.pixels for work in batch])
+        started = time.perf_counter()
         try:
-            if len(batch) == 1:
-                batch[0].answers = self._run(batch[0].pixels)
-                return
-            answers = self._run(np.concatenate([work.pixels for work in batch]))
+            answers = self._run(pixels)
         except Exception as error:  # noqa: BLE001 - whatever it is, its caller gets it
-            if len(batch) == 1:
+            if alone:
                 batch[0].error = error
             else:  # one by one, so that only the guilty one fails
                 for work in batch:
                     self._answer([work])
             return
+        seconds = time.perf_counter() - started
+        self._metrics.run_seconds.observe(seconds)
+        self._metrics.run_images.observe(len(pixels))
         start = 0
         for work in batch:
             rows = slice(start, start + len(work.pixels))
-            work.answers = Answers(answers.logits[rows], answers.probabilities[rows])
             start = rows.stop
+            work.answers = Answers(answers.logits[rows], answers.probabilities[rows])
+            work.queue_seconds, work.run_seconds = started - work.created, seconds
+            self._metrics.queue_seconds.observe(work.queue_seconds)
 
     def _hand_over(self) -> None:
         while self._queue:
@@ -187,10 +221,10 @@ class Batcher:
                 heir.state = _State.LEADING
                 heir.awake.release()
                 return
-            _expire(heir)
+            self._expire(heir)
             heir.awake.release()
         self._busy = False
 
-
-def _expire(work: Work) -> None:
-    work.drop(DeadlineExpired("The deadline passed while the call was queued."))
+    def _expire(self, work: Work) -> None:
+        work.drop(DeadlineExpired("The deadline passed while the call was queued."))
+        self._metrics.expired.inc()

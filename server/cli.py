@@ -68,6 +68,12 @@ def _name(_context: click.Context, _parameter: click.Parameter, value: str) -> s
     "cores to other calls.",
 )
 @click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    help="Port for Prometheus to scrape /metrics, 0 for a free one; none by default, since it asks "
+    "nobody for a password.",
+)
+@click.option(
     "--drain-seconds",
     default=10.0,
     type=click.FloatRange(0),

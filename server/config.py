@@ -15,5 +15,6 @@ class Config:
     max_batch: int  # images
     max_queue: int  # calls
     intra_op_threads: int
+    metrics_port: int | None
     drain_seconds: float
     log_format: str

@@ -1,9 +1,11 @@
-"""Around every call: the one table that maps domain errors to status codes."""
+"""Around every call: its errors' status codes, its log line, its metrics."""
 
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -14,7 +16,8 @@ from google.rpc.error_details_pb2 import BadRequest, RequestInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
-from server import errors
+from server import errors, metrics
+from server.calls import Call, current
 
 log = structlog.get_logger()
 
@@ -31,21 +34,23 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
 }
 
 
-def to_status(error: Exception, context: grpc.ServicerContext) -> Status:
-    """Returns what the wire says of an error; one that is not in the table is logged too."""
-    code = _CODES.get(type(error))
-    if code is not None:
-        status = Status(code=code.value[0], message=str(error))
-        for detail in _details(error):
-            status.details.add().Pack(detail)
-        return status
-    request_id = _request_id(context)
-    log.error("call failed", request_id=request_id, exc_info=error)
-    status = Status(
-        code=grpc.StatusCode.INTERNAL.value[0],
-        message=f"The server failed on this request: its log says why, under {request_id}.",
-    )
-    status.details.add().Pack(RequestInfo(request_id=request_id))
+def code_of(error: Exception) -> grpc.StatusCode:
+    """Returns the status code that an error has on the wire."""
+    return _CODES.get(type(error), grpc.StatusCode.INTERNAL)
+
+
+def to_status(error: Exception) -> Status:
+    """Returns what the wire says of an error; one that nobody foresaw is logged with its trace."""
+    code = code_of(error)
+    message, details = str(error), _details(error)
+    if code is grpc.StatusCode.INTERNAL:
+        request_id = current.get().request_id
+        log.error("call failed", request_id=request_id, exc_info=error)
+        message = f"The server failed on this request: its log says why, under {request_id}."
+        details = [RequestInfo(request_id=request_id)]
+    status = Status(code=code.value[0], message=message)
+    for detail in details:
+        status.details.add().Pack(detail)
     return status
 
 
@@ -62,16 +67,15 @@ def _details(error: Exception) -> list[Message]:
             return []
 
 
-def _request_id(context: grpc.ServicerContext) -> str:
-    """The caller's own `x-request-id`, or a new one."""
-    given = (value for key, value in context.invocation_metadata() if key == "x-request-id")
-    return str(next(given, None) or secrets.token_hex(8))
+class CallInterceptor(grpc.ServerInterceptor):
+    """Follows each call to our services from its first byte to its last.
 
+    Args:
+        access_log: gets each call when it has ended, with its status code.
+    """
 
-class ErrorInterceptor(grpc.ServerInterceptor):
-    """Ends a call that raised with the status that `to_status` gives its error."""
-
-    def __init__(self) -> None:
+    def __init__(self, access_log: Callable[[Call, grpc.StatusCode], None]) -> None:
+        self._access_log = access_log
         self._wrapped: dict[str, Handler] = {}
 
     def intercept_service(
@@ -83,45 +87,71 @@ class ErrorInterceptor(grpc.ServerInterceptor):
         method = handler_call_details.method
         if method not in self._wrapped:
             handler = continuation(handler_call_details)
-            if handler is None or method.startswith("/grpc."):
+            if handler is None:
+                metrics.requests.labels("other", "", grpc.StatusCode.UNIMPLEMENTED.name).inc()
+                return None
+            if method.startswith("/grpc."):
                 return handler
-            self._wrapped[method] = _wrap(handler)
+            self._wrapped[method] = self._wrap(method, handler)
         return self._wrapped[method]
 
+    def _wrap(self, method: str, handler: Handler) -> Handler:
+        """Parses requests here too, so that bytes that are no message are the caller's error."""
+        deserialize = handler.request_deserializer
+        unary, stream = handler.unary_unary, handler.stream_stream
+        latency = metrics.request_seconds.labels(method)
 
-def _wrap(handler: Handler) -> Handler:
-    """Parses requests here too, so that bytes that are no message are the caller's error."""
-    deserialize = handler.request_deserializer
+        def parse(data: bytes) -> Any:
+            try:
+                return deserialize(data) if deserialize else data
+            except DecodeError:
+                raise errors.InvalidInput(
+                    "", "These bytes are not the message this method takes: check the .proto."
+                ) from None
 
-    def parse(data: bytes) -> Any:
-        try:
-            return deserialize(data) if deserialize else data
-        except DecodeError:
-            raise errors.InvalidInput(
-                "", "These bytes are not the message this method takes: check the .proto."
-            ) from None
-
-    if (unary := handler.unary_unary) is not None:
+        @contextmanager
+        def followed(context: grpc.ServicerContext) -> Iterator[None]:
+            call = Call(method, _request_id(context))
+            current.set(call)
+            metrics.in_flight.inc()
+            code = grpc.StatusCode.OK
+            try:
+                yield
+            except GeneratorExit:  # a stream whose caller takes no more answers
+                code = grpc.StatusCode.CANCELLED
+                raise
+            except Exception as error:  # noqa: BLE001 - the last stop before the wire
+                if isinstance(error, grpc.RpcError):  # a stream whose caller sends no more
+                    error = errors.Cancelled("The caller went away.")
+                code = code_of(error)
+                context.abort_with_status(rpc_status.to_status(to_status(error)))
+            finally:
+                call.seconds = time.perf_counter() - call.started
+                metrics.in_flight.dec()
+                latency.observe(call.seconds)
+                metrics.requests.labels(method, call.model, code.name).inc()
+                self._access_log(call, code)
 
         def respond(data: bytes, context: grpc.ServicerContext) -> Any:
-            try:
-                return unary(parse(data), context)
-            except Exception as error:  # noqa: BLE001 - the last stop before the wire
-                context.abort_with_status(rpc_status.to_status(to_status(error, context)))
+            with followed(context):
+                return unary(parse(data), context)  # type: ignore[misc] # not called for streams
 
-        return grpc.unary_unary_rpc_method_handler(
-            respond, response_serializer=handler.response_serializer
+        def respond_to_stream(
+            data: Iterator[bytes], context: grpc.ServicerContext
+        ) -> Iterator[Any]:
+            with followed(context):
+                yield from stream(map(parse, data), context)  # type: ignore[misc] # as above
+
+        if unary is not None:
+            return grpc.unary_unary_rpc_method_handler(
+                respond, response_serializer=handler.response_serializer
+            )
+        return grpc.stream_stream_rpc_method_handler(
+            respond_to_stream, response_serializer=handler.response_serializer
         )
 
-    stream = handler.stream_stream
-    assert stream is not None  # noqa: S101 - our services have these two kinds of methods
 
-    def respond_to_stream(data: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
-        try:
-            yield from stream(map(parse, data), context)
-        except Exception as error:  # noqa: BLE001 - the last stop before the wire
-            context.abort_with_status(rpc_status.to_status(to_status(error, context)))
-
-    return grpc.stream_stream_rpc_method_handler(
-        respond_to_stream, response_serializer=handler.response_serializer
-    )
+def _request_id(context: grpc.ServicerContext) -> str:
+    """The caller's own `x-request-id`, or a new one."""
+    given = (value for key, value in context.invocation_metadata() if key == "x-request-id")
+    return str(next(given, None) or secrets.token_hex(8))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from server import metrics
 from server.batcher import Batcher
 from server.errors import ModelNotFound, ModelRefused, NotReady
 from server.model import GOLDEN_FILE, MODEL_FILE, Metadata, Model
@@ -92,6 +93,8 @@ class Repository:
         for name, versions in before.items():
             for version in versions.keys() - after.get(name, {}).keys():
                 log.info("model removed", model=name, version=version)
+                if served := versions[version].served:
+                    metrics.answers(name, version, served.metadata, ready=False)
         changed = self._models is None or after != before
         self._models = after
         return changed
@@ -145,9 +148,11 @@ class Repository:
         try:
             model = Model.load(directory, intra_op_threads=self._limits.intra_op_threads)
         except ModelRefused as error:
+            metrics.model_loads.labels(name, "refused").inc()
             log.error("model refused", model=name, version=version, reason=str(error))  # noqa: TRY400 - a sentence, no trace
             return None
         metadata = model.metadata
+        metrics.model_loads.labels(name, "loaded").inc()
         log.info(
             "model loaded",
             model=name,
@@ -162,7 +167,10 @@ class Repository:
                 version=version,
                 dataset=metadata.dataset,
             )
-        batcher = Batcher(model.run, self._limits.max_batch, self._limits.max_queue)
+        metrics.answers(name, version, metadata, ready=True)
+        batcher = Batcher(
+            model.run, self._limits.max_batch, self._limits.max_queue, metrics.ModelMetrics(name)
+        )
         return Served(name, version, metadata, batcher)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from proto.mnist.v1 import prediction_service_pb2 as pb
 from proto.mnist.v1.prediction_service_pb2_grpc import PredictionServiceServicer
+from server import calls
 from server.batcher import Work
 from server.errors import Cancelled, InvalidInput
 from server.interceptors import to_status
@@ -56,7 +57,7 @@ class PredictionServicer(PredictionServiceServicer):
             try:
                 served, answers = self._answer(request, _one_image(request.pixels), context)
             except Exception as error:  # noqa: BLE001 - an item's failure must not end the stream
-                yield pb.PredictStreamResponse(error=to_status(error, context))
+                yield pb.PredictStreamResponse(error=to_status(error))
             else:
                 yield pb.PredictStreamResponse(
                     prediction=_predictions(answers)[0],
@@ -79,10 +80,16 @@ class PredictionServicer(PredictionServiceServicer):
         context: grpc.ServicerContext,
     ) -> tuple[Served, Answers]:
         served = self._repository.get(request.model, request.model_version)
+        call = calls.current.get()
+        call.model, call.version = served.name, served.version
+        call.images += len(pixels)
         work = Work(pixels, deadline=time.monotonic() + context.time_remaining())
         if not context.add_callback(partial(served.batcher.cancel, work)):
             raise Cancelled("The caller went away before its call was queued.")
-        return served, served.batcher.submit(work)
+        answers = served.batcher.submit(work)
+        call.queue_seconds += work.queue_seconds
+        call.run_seconds += work.run_seconds
+        return served, answers
 
 
 def _one_image(pixels: Sequence[float]) -> Floats:

@@ -10,6 +10,7 @@ import pytest
 
 from server.batcher import Batcher, Work
 from server.errors import Cancelled, DeadlineExpired, QueueFull
+from server.metrics import ModelMetrics
 from server.model import Answers, Floats
 
 
@@ -53,7 +54,7 @@ def model() -> GatedModel:
 @pytest.fixture
 def batcher(model: GatedModel) -> Batcher:
     """Four images a run, three calls in the queue."""
-    return Batcher(model.run, max_batch=4, max_queue=3)
+    return Batcher(model.run, max_batch=4, max_queue=3, metrics=ModelMetrics("gated"))
 
 
 Submit = Callable[[Work], Future[Answers]]
@@ -189,7 +190,7 @@ def test_only_the_guilty_call_fails(model: GatedModel, batcher: Batcher, submit:
 def test_nothing_is_lost_in_a_crowd(model: GatedModel) -> None:
     """Of many threads with many calls, some cancelled, some expiring, each gets its own answer."""
     model.let_through(100_000)
-    batcher = Batcher(model.run, max_batch=8, max_queue=1_000)
+    batcher = Batcher(model.run, max_batch=8, max_queue=1_000, metrics=ModelMetrics("gated"))
 
     def call(number: int) -> None:
         value = number / 2000

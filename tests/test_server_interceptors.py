@@ -16,7 +16,8 @@ from proto.mnist.v1.prediction_service_pb2_grpc import (
     add_PredictionServiceServicer_to_server,
 )
 from server.errors import NotReady, QueueFull
-from server.interceptors import ErrorInterceptor
+from server.interceptors import CallInterceptor
+from server.logs import AccessLog
 
 
 class Failing(PredictionServiceServicer):
@@ -42,7 +43,7 @@ def servicer() -> Failing:
 @pytest.fixture
 def stub(servicer: Failing) -> Iterator[PredictionServiceStub]:
     """A stub of a server that runs the failing servicer behind the real interceptor."""
-    server = grpc.server(ThreadPoolExecutor(2), interceptors=[ErrorInterceptor()])
+    server = grpc.server(ThreadPoolExecutor(2), interceptors=[CallInterceptor(AccessLog())])
     add_PredictionServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("localhost:0")
     server.start()
