@@ -3,11 +3,11 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import FrozenInstanceError
-from pathlib import Path
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import FrozenInstanceError
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import grpc
