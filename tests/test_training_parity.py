@@ -49,7 +49,7 @@ def test_moved_logit(model: nn.Sequential, images: Split) -> None:
     last = model[-1]
     assert isinstance(last, nn.Linear)
     with torch.no_grad():
-        last.bias += 2e-4
+        last.bias.add_(2e-4)
     parity = prove(model, onnx_file, images)
     assert parity.max_abs_logit_diff == pytest.approx(2e-4, rel=0.05)
     with pytest.raises(TrainingError, match=r"differs from PyTorch's by 2\.0e-04 \(limit 1e-04\)"):
