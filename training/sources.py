@@ -97,7 +97,7 @@ def _copy_archives(source: Path, folder: Path) -> None:
         except OSError as error:
             raise TrainingError(
                 f"{source / name} cannot be read ({error.strerror}): MNIST_SOURCE must name a "
-                f"folder with MNIST's four .gz files, or be unset to download them."
+                "folder with MNIST's four .gz files, or be unset to download them."
             ) from error
         if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
             raise TrainingError(
@@ -113,7 +113,7 @@ def _download(staging: Path) -> None:
         with _connect_timeout():
             MNIST(staging, download=True)
     except (OSError, RuntimeError, HTTPException) as error:
-        reason = str(error).strip().splitlines()[-1]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise NoNetworkError(
             f"MNIST could not be downloaded ({reason}): check the network, the proxy "
             "(HTTPS_PROXY) and the certificates (SSL_CERT_FILE), or name a folder that holds its "
