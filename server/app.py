@@ -3,24 +3,28 @@
 import signal
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import start_http_server
 
 from proto.mnist.v1 import prediction_service_pb2, prediction_service_pb2_grpc
 from server import logs
 from server.config import Config
+from server.errors import StartError
 from server.interceptors import CallInterceptor
 from server.model import IMAGE_PIXELS
 from server.repository import Limits, Repository
-from server.servicers import PredictionServicer
+from server.security import Certificates, TokenInterceptor, Tokens
+from server.servicers import MAX_STREAMS, PredictionServicer
 
-# Streams hold a thread each for as long as they are open.
-STREAM_THREADS = 64
+SPARE_THREADS = 16
+# The caller's library holds back the rest, once it knows; what it has sent by then
+# and is above this is refused, so it leaves room for a burst on a new connection.
+CALLS_PER_CONNECTION = 1000
 # gRPC's own default; the floor, so that a batch just above `max_batch` still
 # gets the sentence that says so.
 MIN_MESSAGE_BYTES = 4 * 1024 * 1024
@@ -30,6 +34,8 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 # How often the models directory is looked at, in seconds; a look takes about 60 µs.
 WATCH_SECONDS = 1.0
+
+INT_MAX = 2**31 - 1  # gRPC's "never"
 
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
@@ -42,8 +48,24 @@ SERVICES = (
 log = structlog.get_logger()
 
 
-class StartError(Exception):
-    """The server cannot start; its message says what to do."""
+def _options(config: Config, *, share_port: bool) -> list[tuple[str, int]]:
+    """Returns gRPC's settings: https://grpc.github.io/grpc/core/group__grpc__arg__keys.html."""
+    return [
+        ("grpc.so_reuseport", int(share_port)),
+        (
+            "grpc.max_receive_message_length",
+            max(MIN_MESSAGE_BYTES, 8 * config.max_batch * IMAGE_PIXELS),
+        ),
+        ("grpc.max_concurrent_streams", CALLS_PER_CONNECTION),
+        # A caller that has silently gone is noticed within 80 seconds...
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        # ... and one that pings more often than every 10 seconds is cut off.
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.max_ping_strikes", 2),
+        # So that callers behind a balancer spread out again; calls under way are finished.
+        ("grpc.max_connection_age_ms", round(config.max_connection_age * 1000) or INT_MAX),
+    ]
 
 
 class App:
@@ -51,12 +73,13 @@ class App:
 
     Args:
         config: see `server.cli`.
+        share_port: whether other processes of ours listen on the same port.
 
     Raises:
-        StartError: the port cannot be bound.
+        StartError: the port cannot be bound, or a TLS or token file cannot be used.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, share_port: bool = False) -> None:
         # Blocked before any thread starts, so in all of them, and waited for in
         # `run`: a handler could interrupt anything, and deadlock with it.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -66,22 +89,18 @@ class App:
             config.default_model,
             Limits(config.max_batch, config.max_queue, config.intra_op_threads),
         )
+        self._tokens = Tokens(config.auth_token_file) if config.auth_token_file else None
         self._known: set[str] = set()
         self._health = health.HealthServicer()
         self._set_health()
-        # Every call that may wait has a thread to wait in, so that the queue's
-        # bound is the one that refuses, and health always finds a free one.
-        threads = config.max_queue + STREAM_THREADS
+        # Every call that may wait and every stream has a thread, so that it is the
+        # queue's bound that refuses, with some left for what answers at once.
+        threads = config.max_queue + MAX_STREAMS + SPARE_THREADS
         self._server = grpc.server(
             ThreadPoolExecutor(threads, thread_name_prefix="call"),
-            interceptors=[CallInterceptor(logs.AccessLog())],
-            options=[
-                ("grpc.so_reuseport", 0),
-                (
-                    "grpc.max_receive_message_length",
-                    max(MIN_MESSAGE_BYTES, 8 * config.max_batch * IMAGE_PIXELS),
-                ),
-            ],
+            interceptors=self._interceptors(),
+            options=_options(config, share_port=share_port),
+            maximum_concurrent_rpcs=threads,
         )
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
             PredictionServicer(self._repository, config.max_batch), self._server
@@ -90,14 +109,15 @@ class App:
         reflection.enable_server_reflection(SERVICES, self._server)
         self._address = self._bind()
 
-    def run(self) -> None:
+    def run(self, on_serving: Callable[[], None] = lambda: None) -> None:
         """Serves until SIGTERM or SIGINT, then drains; returns when all is done.
+
+        Args:
+            on_serving: called when requests are answered.
 
         Raises:
             StartError: no version of the default model can be served.
         """
-        if self._config.metrics_port is not None:
-            self._export_metrics(self._config.metrics_port)
         self._server.start()
         log.info("listening", address=self._address)
         self._repository.scan()
@@ -110,6 +130,7 @@ class App:
             )
         self._set_health()
         log.info("serving", default_model=self._config.default_model)
+        on_serving()
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
         signal.sigwait(STOP_SIGNALS)
         log.info("draining", seconds=self._config.drain_seconds)
@@ -117,31 +138,33 @@ class App:
         self._server.stop(self._config.drain_seconds).wait()
         log.info("stopped")
 
+    def _interceptors(self) -> list[grpc.ServerInterceptor]:
+        calls = CallInterceptor(logs.AccessLog())
+        return [TokenInterceptor(self._tokens), calls] if self._tokens else [calls]
+
     def _bind(self) -> str:
-        host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
-        address = f"{host}:{self._config.port}"
+        config = self._config
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        address = f"{host}:{config.port}"
         try:
-            return f"{host}:{self._server.add_insecure_port(address)}"
+            if config.tls_cert and config.tls_key:
+                certificates = Certificates(config.tls_cert, config.tls_key, config.tls_client_ca)
+                port = self._server.add_secure_port(address, certificates.credentials())
+            else:
+                port = self._server.add_insecure_port(address)
         except RuntimeError as error:
             raise StartError(
                 f"Cannot listen on {address}: it is in use, or no address of this machine; "
                 "choose another with --port (0 finds a free one) or --host."
             ) from error
-
-    def _export_metrics(self, port: int) -> None:
-        try:
-            exporter, _ = start_http_server(port, self._config.host)
-        except OSError as error:
-            raise StartError(
-                f"Cannot export metrics on {self._config.host}:{port} ({error.strerror}): choose "
-                "another port with --metrics-port."
-            ) from error
-        log.info("exporting metrics", port=exporter.server_port)
+        return f"{host}:{port}"
 
     def _watch(self) -> None:
-        """Follows the models directory: by polling, which works on every kind of volume."""
+        """Follows models and tokens: by polling, which works on every kind of volume."""
         while True:
             time.sleep(WATCH_SECONDS)
+            if self._tokens:
+                self._tokens.refresh()
             try:
                 if self._repository.scan():
                     self._set_health()

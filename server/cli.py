@@ -1,25 +1,21 @@
 """The command line of `python -m server`; every flag has a twin in the environment."""
 
+import ipaddress
 from pathlib import Path
 from typing import Any
 
 import click
 
-from server import app, logs
-from server.config import Config
-from server.repository import NAME
+from server import cpus, exporter, logs
+from server.config import ENVIRONMENT_PREFIX, Config
+from server.errors import StartError
 
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 CONTEXT = {
-    "auto_envvar_prefix": "MNIST_SERVER",
+    "auto_envvar_prefix": ENVIRONMENT_PREFIX,
     "help_option_names": ["-h", "--help"],
     "show_default": True,
 }
-
-
-def _name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    if not NAME.fullmatch(value):
-        raise click.BadParameter("a name has letters, digits, '.', '_' and '-' only.")
-    return value
 
 
 @click.command(context_settings=CONTEXT)
@@ -43,8 +39,14 @@ def _name(_context: click.Context, _parameter: click.Parameter, value: str) -> s
 @click.option(
     "--default-model",
     default="digitnet",
-    callback=_name,
     help="Model that answers requests which name none.",
+)
+@click.option(
+    "--workers",
+    default=1,
+    type=click.IntRange(0, 256),
+    help="Processes that share the port, 0 for one per CPU that may be used here: more for more "
+    "calls a second, each with its own copy of the models.",
 )
 @click.option(
     "--max-batch",
@@ -73,6 +75,30 @@ def _name(_context: click.Context, _parameter: click.Parameter, value: str) -> s
     help="Port for Prometheus to scrape /metrics, 0 for a free one; none by default, since it asks "
     "nobody for a password.",
 )
+@click.option("--tls-cert", type=FILE, help="PEM certificate chain; encrypts, with --tls-key.")
+@click.option("--tls-key", type=FILE, help="PEM private key of --tls-cert.")
+@click.option(
+    "--tls-client-ca",
+    type=FILE,
+    help="PEM certificates of an authority; only callers with a certificate of it are let in.",
+)
+@click.option(
+    "--auth-token-file",
+    type=FILE,
+    help="File with one token a line; only callers with one of them are let in. Health stays open.",
+)
+@click.option(
+    "--allow-plaintext-tokens",
+    is_flag=True,
+    help="Take tokens over the network without TLS: for networks that encrypt by themselves.",
+)
+@click.option(
+    "--max-connection-age",
+    default=300.0,
+    type=click.FloatRange(0, 86_400),
+    help="Seconds after which a connection is asked to come again, 0 for never: shorter spreads "
+    "callers over new servers sooner, longer reconnects less.",
+)
 @click.option(
     "--drain-seconds",
     default=10.0,
@@ -86,14 +112,59 @@ def _name(_context: click.Context, _parameter: click.Parameter, value: str) -> s
     type=click.Choice(["console", "json"]),
     help="Logs for people or for machines.",
 )
-def main(**flags: Any) -> None:
+@click.option("--worker", is_flag=True, hidden=True, help="Be one of the supervisor's workers.")
+def main(*, worker: bool, **flags: Any) -> None:
     """Serve the models under --models over gRPC.
 
     Each flag can be set in the environment too: --max-batch is MNIST_SERVER_MAX_BATCH.
     """
-    config = Config(**flags)
+    config = Config(**flags | {"workers": flags["workers"] or cpus.available()})
+    _refuse_what_is_unsafe(config)
     logs.configure(config.log_format)
     try:
-        app.App(config).run()
-    except app.StartError as error:
+        _run(config, worker=worker)
+    except StartError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _run(config: Config, *, worker: bool) -> None:
+    # Imported where they are needed: the supervisor does without gRPC and onnxruntime.
+    if worker:
+        from server import worker as server  # noqa: PLC0415 - see above
+
+        server.run(config)
+    elif config.workers > 1:
+        from server import supervisor  # noqa: PLC0415 - see above
+
+        supervisor.run(config)
+    else:
+        from server.app import App  # noqa: PLC0415 - see above
+
+        app = App(config)
+        if config.metrics_port is not None:
+            exporter.start(config.host, config.metrics_port)
+        app.run()
+
+
+def _refuse_what_is_unsafe(config: Config) -> None:
+    if (config.tls_cert is None) != (config.tls_key is None):
+        raise click.UsageError("--tls-cert and --tls-key need each other: give both or none.")
+    if config.tls_client_ca and not config.tls_cert:
+        raise click.UsageError("--tls-client-ca needs --tls-cert and --tls-key.")
+    if (
+        config.auth_token_file
+        and not config.tls_cert
+        and not config.allow_plaintext_tokens
+        and not _is_loopback(config.host)
+    ):
+        raise click.UsageError(
+            f"Tokens would cross the network in plaintext on {config.host}: give --tls-cert and "
+            "--tls-key, or --allow-plaintext-tokens where something else encrypts."
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -10,6 +10,7 @@
     └── ModelRefused       a model's files are missing, corrupt or disagree with their proof
 
 Nothing here knows gRPC; `server.interceptors` maps each to its status code.
+`StartError` stands apart: it ends the process, not a call.
 """
 
 
@@ -62,3 +63,7 @@ class Cancelled(ServingError):
 
 class ModelRefused(ServingError):
     """A version's files are missing, corrupt, or do not answer as PyTorch did."""
+
+
+class StartError(Exception):
+    """The server cannot start; its message is one sentence that says what to do."""

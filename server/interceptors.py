@@ -71,10 +71,10 @@ class CallInterceptor(grpc.ServerInterceptor):
     """Follows each call to our services from its first byte to its last.
 
     Args:
-        access_log: gets each call when it has ended, with its status code.
+        access_log: gets each call when it has ended, with its status code's name.
     """
 
-    def __init__(self, access_log: Callable[[Call, grpc.StatusCode], None]) -> None:
+    def __init__(self, access_log: Callable[[Call, str], None]) -> None:
         self._access_log = access_log
         self._wrapped: dict[str, Handler] = {}
 
@@ -130,7 +130,7 @@ class CallInterceptor(grpc.ServerInterceptor):
                 metrics.in_flight.dec()
                 latency.observe(call.seconds)
                 metrics.requests.labels(method, call.model, code.name).inc()
-                self._access_log(call, code)
+                self._access_log(call, code.name)
 
         def respond(data: bytes, context: grpc.ServicerContext) -> Any:
             with followed(context):

@@ -3,7 +3,6 @@
 import sys
 import time
 
-import grpc
 import structlog
 
 from server.calls import Call
@@ -44,7 +43,7 @@ class AccessLog:
         self._lines = 0
         self._skipped = 0
 
-    def __call__(self, call: Call, code: grpc.StatusCode) -> None:
+    def __call__(self, call: Call, code: str) -> None:
         """Logs a call that has ended. Races between threads may cost a line, nothing else."""
         second = int(time.monotonic())
         if second != self._second:
@@ -57,7 +56,7 @@ class AccessLog:
         log.info(
             "call",
             method=call.method,
-            code=code.name,
+            code=code,
             request_id=call.request_id,
             model=call.model,
             version=call.version,

@@ -1,5 +1,6 @@
 """Translates between the wire and the core, one servicer per protocol; computes nothing."""
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -12,10 +13,14 @@ from proto.mnist.v1 import prediction_service_pb2 as pb
 from proto.mnist.v1.prediction_service_pb2_grpc import PredictionServiceServicer
 from server import calls
 from server.batcher import Work
-from server.errors import Cancelled, InvalidInput
+from server.errors import Cancelled, InvalidInput, QueueFull
 from server.interceptors import to_status
 from server.model import IMAGE_PIXELS, IMAGE_SHAPE, Answers, Floats
 from server.repository import Entry, Repository, Served
+
+# Open PredictStream calls: each holds a thread for as long as it is open.
+MAX_STREAMS = 64
+STREAM_RETRY_AFTER = 1.0  # seconds: streams last longer than calls
 
 
 class PredictionServicer(PredictionServiceServicer):
@@ -29,6 +34,7 @@ class PredictionServicer(PredictionServiceServicer):
     def __init__(self, repository: Repository, max_batch: int) -> None:
         self._repository = repository
         self._max_batch = max_batch
+        self._free_streams = threading.BoundedSemaphore(MAX_STREAMS)
 
     def Predict(
         self, request: pb.PredictRequest, context: grpc.ServicerContext
@@ -53,17 +59,27 @@ class PredictionServicer(PredictionServiceServicer):
         self, request_iterator: Iterator[pb.PredictStreamRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.PredictStreamResponse]:
         """Answers images as they come; a bad one is answered with its error."""
-        for request in request_iterator:
-            try:
-                served, answers = self._answer(request, _one_image(request.pixels), context)
-            except Exception as error:  # noqa: BLE001 - an item's failure must not end the stream
-                yield pb.PredictStreamResponse(error=to_status(error))
-            else:
-                yield pb.PredictStreamResponse(
-                    prediction=_predictions(answers)[0],
-                    model=served.name,
-                    model_version=served.version,
-                )
+        if not self._free_streams.acquire(blocking=False):
+            raise QueueFull(
+                f"All {MAX_STREAMS} streams are taken: try again later, or call PredictBatch.",
+                STREAM_RETRY_AFTER,
+            )
+        try:
+            for request in request_iterator:
+                yield self._answer_item(request, context)
+        finally:
+            self._free_streams.release()
+
+    def _answer_item(
+        self, request: pb.PredictStreamRequest, context: grpc.ServicerContext
+    ) -> pb.PredictStreamResponse:
+        try:
+            served, answers = self._answer(request, _one_image(request.pixels), context)
+        except Exception as error:  # noqa: BLE001 - an item's failure must not end the stream
+            return pb.PredictStreamResponse(error=to_status(error))
+        return pb.PredictStreamResponse(
+            prediction=_predictions(answers)[0], model=served.name, model_version=served.version
+        )
 
     def ListModels(
         self, request: pb.ListModelsRequest, context: grpc.ServicerContext

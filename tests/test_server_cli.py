@@ -14,7 +14,9 @@ from proto.mnist.v1 import prediction_service_pb2 as pb
 from proto.mnist.v1.prediction_service_pb2_grpc import PredictionServiceStub
 from server.cli import main
 
-OPTIONS = [option for option in main.params if isinstance(option, click.Option)]
+OPTIONS = [
+    option for option in main.params if isinstance(option, click.Option) and not option.hidden
+]
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=[option.opts[0] for option in OPTIONS])
@@ -45,7 +47,7 @@ def test_the_environment_is_obeyed(start_server: Any, bundled_models: Path) -> N
     [
         ("--port", "99999"),
         ("--max-batch", "0"),
-        ("--default-model", "../etc"),
+        ("--workers", "-1"),
         ("--log-format", "xml"),
     ],
 )
