@@ -390,8 +390,10 @@ def test_calls_are_spread_and_none_is_lost() -> None:
             ports = [address.rpartition(":")[2] for address in (one, two)]
             target = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports)
             spread = DigitClient(target, timeout=60)
-            while not (first.requests and second.requests):  # until both are connected
+            for _ in range(10_000):
                 spread.predict(np.zeros(784))
+                if first.requests and second.requests:  # both are connected
+                    break
             before = len(first.requests), len(second.requests)
             for _ in range(10):
                 spread.predict(np.zeros(784))

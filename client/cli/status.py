@@ -41,9 +41,9 @@ def models(connection: Connection, *, as_json: bool) -> None:
             model.name,
             str(model.version),
             state,
-            f"{model.parameters:,}",
+            f"{model.parameters:,}" if model.ready else "",
             model.dataset,
-            f"{model.test_accuracy:.2%}",
+            f"{model.test_accuracy:.2%}" if model.ready else "",
             f"{model.created:%Y-%m-%d %H:%M}" if model.created else "",
         )
     Console().print(table)
