@@ -1,10 +1,12 @@
-"""The same answer everywhere: PyTorch and onnxruntime agree on every architecture."""
+"""The same answer everywhere: PyTorch, onnxruntime and the wire agree on every architecture."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import grpc
 import numpy as np
 import onnxruntime
 import pytest
@@ -12,6 +14,8 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
+from proto.mnist.v1 import prediction_service_pb2 as pb
+from proto.mnist.v1.prediction_service_pb2_grpc import PredictionServiceStub
 from training.checkpoint import Checkpoint
 from training.cli import main
 from training.models import ARCHITECTURES
@@ -97,3 +101,24 @@ def test_mnist_chain(mnist: Path, tmp_path: Path) -> None:
     assert facts["dataset"] == "mnist"
     assert float(facts["test_accuracy"]) >= 0.975
     assert float(facts["parity_max_abs_logit_diff"]) <= 1e-4
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_the_wire_answers_as_pytorch(
+    arch: str, exported: Callable[[str], Exported], start_server: Callable[..., Any]
+) -> None:
+    """Over a real socket, one by one and in a batch, the served model gives PyTorch's logits."""
+    export = exported(arch)
+    models = str(export.folder.parents[1])
+    server = start_server("--models", models, "--default-model", arch)
+    pixels = np.random.default_rng(0).random((7, 1, 28, 28), dtype=np.float32)
+    with torch.inference_mode():
+        expected = export.model(torch.from_numpy(pixels)).numpy()
+    with grpc.insecure_channel(server.address) as channel:
+        stub = PredictionServiceStub(channel)
+        batch = stub.PredictBatch(pb.PredictBatchRequest(pixels=pixels.ravel())).predictions
+        single = [stub.Predict(pb.PredictRequest(pixels=image.ravel())) for image in pixels]
+    for predictions in (batch, [response.prediction for response in single]):
+        logits = [prediction.logits for prediction in predictions]
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=TOLERANCE)
+        assert [prediction.digit for prediction in predictions] == expected.argmax(1).tolist()
