@@ -448,12 +448,30 @@ def test_what_an_iterable_raises_is_raised(address: str, ask: Ask) -> None:
         ask(address, "predict_stream", broken())
 
 
-@both
-def test_a_stream_that_fails_raises(script: Script, address: str, ask: Ask) -> None:
+def test_a_stream_that_fails_raises(script: Script, address: str) -> None:
     """An error of the whole call, unlike that of an item, ends the iteration."""
     script.failures = [status(13, "broken")]
+    over = threading.Event()
+
+    def images() -> Iterator[Images]:
+        yield np.zeros(784, np.float32)
+        over.wait()
+
     with pytest.raises(client.ServerError, match="broken"):
-        ask(address, "predict_stream", _images())
+        ask_blocking(address, "predict_stream", images())
+    over.set()
+
+
+def test_an_awaited_stream_that_fails_raises(script: Script, address: str) -> None:
+    """The same for asyncio, once what was sent has arrived."""
+    script.failures = [status(13, "broken")]
+
+    async def images() -> AsyncIterator[Images]:
+        yield np.zeros(784, np.float32)
+        await asyncio.Event().wait()
+
+    with pytest.raises(client.ServerError, match="broken"):
+        ask_awaiting(address, "predict_stream", images())
 
 
 def test_a_stream_left_early_is_cancelled(script: Script, address: str) -> None:

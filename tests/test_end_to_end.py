@@ -45,11 +45,12 @@ def test_the_whole_chain_on_the_embedded_digits(
 
 
 def test_the_whole_chain_on_mnist(run: Run, start_server: Any, mnist: Path, tmp_path: Path) -> None:
-    """On MNIST `tiny` reaches its accuracy, and over gRPC to the last image the same one."""
+    """On MNIST `tiny` reaches 97.5 %, exports proved, and over gRPC is right on as many images."""
     runs, models = (str(tmp_path / name) for name in ("runs", "models"))
     chosen = ("--arch", "tiny", "--data", str(mnist), "--runs", runs)
     run("training", "train", *chosen, "--dataset", "mnist")
-    run("training", "export", *chosen, "--models", models)
+    proof = run("training", "export", *chosen, "--models", models)
+    assert "on 10,000 test images" in proof
     server = start_server("--models", models, "--default-model", "tiny")
     evaluate = ("client", "evaluate", "--server", server.address, "--data", str(mnist), "--json")
     answer = json.loads(run(*evaluate, "--dataset", "mnist", "--mode", "batch"))

@@ -86,23 +86,6 @@ def test_golden_answers_are_pytorchs(arch: str, exported: Callable[[str], Export
         np.testing.assert_allclose(answers, golden["logits"], rtol=0, atol=TOLERANCE)
 
 
-def test_mnist_chain(mnist: Path, tmp_path: Path) -> None:
-    """On real MNIST, `tiny` reaches 97.5 % in its two epochs, and exports with parity proved."""
-    folders = ["--arch", "tiny", "--data", str(mnist), "--runs", f"{tmp_path}/runs"]
-    for command in (
-        ["train", *folders, "--dataset", "mnist"],
-        ["export", *folders, "--models", f"{tmp_path}/models"],
-    ):
-        result = CliRunner().invoke(main, command)
-        assert result.exit_code == 0, result.output
-    assert "on 10,000 test images" in result.output
-    session = onnxruntime.InferenceSession(tmp_path / "models/tiny/1/model.onnx")
-    facts = session.get_modelmeta().custom_metadata_map
-    assert facts["dataset"] == "mnist"
-    assert float(facts["test_accuracy"]) >= 0.975
-    assert float(facts["parity_max_abs_logit_diff"]) <= 1e-4
-
-
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_the_wire_answers_as_pytorch(
     arch: str, exported: Callable[[str], Exported], start_server: Callable[..., Any]
