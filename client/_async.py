@@ -70,6 +70,9 @@ class AsyncDigitClient(BaseClient):
     ) -> AsyncIterator[_types.Prediction | ClientError]:
         """Recognises digits as they come, as `DigitClient.predict_stream` does.
 
+        Where the whole stream fails while images are still being sent, gRPC for asyncio
+        may hide the reason behind a `ServerError` (github.com/grpc/grpc/issues/36066).
+
         Args:
             images: From any iterable, awaited or not; taken ahead of the answers.
             model: Name of the model; empty for the server's default.
