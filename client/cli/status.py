@@ -44,7 +44,7 @@ def models(connection: Connection, *, as_json: bool) -> None:
             f"{model.parameters:,}" if model.ready else "",
             model.dataset,
             f"{model.test_accuracy:.2%}" if model.ready else "",
-            f"{model.created:%Y-%m-%d %H:%M}" if model.created else "",
+            f"{model.created:%Y-%m-%d}" if model.created else "",
         )
     Console().print(table)
 
