@@ -5,16 +5,27 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import trustme
 
 ROOT = Path(__file__).parent.parent
 
 # Before any test module imports onnxruntime: see server/__init__.py.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Waits for a state, not for a time; gives up after 30 s."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)  # between two looks
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +56,20 @@ def bundled_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models = tmp_path_factory.mktemp("models")
     shutil.copytree(ROOT / "models/digitnet/1", models / "digitnet/1")
     return models
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of PEM files: `server` and `client` are signed by `ca`, `stranger` by `other`."""
+    folder = tmp_path_factory.mktemp("certificates")
+    for authority, names in (("ca", ("server", "client")), ("other", ("stranger",))):
+        ca = trustme.CA()
+        ca.cert_pem.write_to_path(folder / f"{authority}.pem")
+        for name in names:
+            issued = ca.issue_cert("localhost", "127.0.0.1")
+            issued.cert_chain_pems[0].write_to_path(folder / f"{name}.pem")
+            issued.private_key_pem.write_to_path(folder / f"{name}.key")
+    return folder
 
 
 @dataclass(frozen=True)
@@ -92,6 +117,24 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
     for server in started:
         if server.process.poll() is None:
             server.stop()
+
+
+def log_line(server: Server, event: str) -> str:
+    """The first line of a server's log that has an event, waited for."""
+    until(lambda: event in server.log.read_text())
+    return next(line for line in server.log.read_text().splitlines() if event in line)
+
+
+def scrape(server: Server) -> dict[str, float]:
+    """What a server with --metrics-port says on /metrics, by sample."""
+    port = re.search(r"port\W+(\d+)", log_line(server, "exporting metrics"))
+    assert port is not None
+    with urllib.request.urlopen(f"http://localhost:{port[1]}/metrics") as page:
+        lines = page.read().decode().splitlines()
+    return {
+        sample: float(value)
+        for sample, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")
+    }
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,6 @@
 """What Prometheus and the log see of the calls, over real sockets."""
 
 import json
-import re
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from conftest import scrape
 
 from proto.mnist.v1 import prediction_service_pb2 as pb
 from proto.mnist.v1.prediction_service_pb2_grpc import PredictionServiceStub
@@ -29,18 +28,6 @@ def stub(server: Any) -> Iterator[PredictionServiceStub]:
     """A stub of it."""
     with grpc.insecure_channel(server.address) as channel:
         yield PredictionServiceStub(channel)
-
-
-def scrape(server: Any) -> dict[str, float]:
-    """What /metrics says, by sample."""
-    port = re.search(r'"port": (\d+)', server.log.read_text())
-    assert port is not None
-    with urllib.request.urlopen(f"http://localhost:{port[1]}/metrics") as page:
-        lines = page.read().decode().splitlines()
-    return {
-        sample: float(value)
-        for sample, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")
-    }
 
 
 def test_calls_are_counted_by_method_model_and_code(

@@ -2,8 +2,7 @@
 
 import shutil
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from conftest import until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from proto.mnist.v1 import prediction_service_pb2 as pb
@@ -49,14 +49,6 @@ def publish(models: Path, version: int, name: str = "digitnet") -> Path:
     staging = Path(shutil.copytree(models / "digitnet/1", models / ".staging/1"))
     (models / name).mkdir(exist_ok=True)
     return staging.rename(models / name / str(version))
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Waits for a state, not for a time; gives up after 30 s."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)  # between two looks
 
 
 @contextmanager
