@@ -9,9 +9,21 @@ from typing import Any
 import grpc
 import structlog
 
+from server import metrics
 from server.errors import StartError
 
+# When a file was last written, and its size; None where there is none.
+Fingerprint = tuple[int, int] | None
+
 log = structlog.get_logger()
+
+
+def _fingerprint(file: Path) -> Fingerprint:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
 
 
 class Certificates:
@@ -28,13 +40,8 @@ class Certificates:
 
     def __init__(self, cert: Path, key: Path, client_ca: Path | None) -> None:
         self._cert, self._key, self._client_ca = cert, key, client_ca
-        self._changed = self._last_change()
-        try:
-            self._configuration = self._read()
-        except OSError as error:
-            raise StartError(
-                f"TLS cannot be set up ({error}): check --tls-cert, --tls-key and --tls-client-ca."
-            ) from error
+        self._current = self._refused = self._fingerprints()
+        self._configuration = self._read()
 
     def credentials(self) -> grpc.ServerCredentials:
         """Returns credentials that follow the files: gRPC asks again for each connection."""
@@ -46,30 +53,50 @@ class Certificates:
 
     def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
         """Returns what has changed, or None; half-written files wait for the next connection."""
-        try:
-            changed = self._last_change()
-            if changed == self._changed:
-                return None
-            configuration = self._read()
-        except OSError as error:
-            log.warning("certificates kept", reason=str(error))
+        changed = self._fingerprints()
+        if changed == self._current:
             return None
-        self._changed = changed
+        try:
+            configuration = self._read()
+        except StartError as error:
+            if changed != self._refused:  # said once, not for each connection
+                self._refused = changed
+                log.warning("certificates kept", reason=str(error))
+            return None
+        self._current = changed
         log.info("certificates renewed")
         return configuration
 
-    def _last_change(self) -> tuple[int, ...]:
-        files = (self._cert, self._key, self._client_ca)
-        return tuple(file.stat().st_mtime_ns for file in files if file)
+    def _fingerprints(self) -> list[Fingerprint]:
+        return [_fingerprint(file) for file in (self._cert, self._key, self._client_ca) if file]
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
-        # Python's own TLS says clearly what is wrong; gRPC would only fail to serve.
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self._client_ca)
-        context.load_cert_chain(self._cert, self._key)
-        return grpc.ssl_server_certificate_configuration(
-            [(self._key.read_bytes(), self._cert.read_bytes())],
-            self._client_ca.read_bytes() if self._client_ca else None,
-        )
+        try:
+            cert, key = self._cert.read_bytes(), self._key.read_bytes()
+            client_ca = self._client_ca.read_bytes() if self._client_ca else None
+        except OSError as error:
+            raise StartError(
+                f"{error.filename} cannot be read ({error.strerror}): check --tls-cert, --tls-key "
+                "and --tls-client-ca."
+            ) from error
+        # Python's own TLS says what is wrong; gRPC would only fail to serve.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            # An empty password, or OpenSSL would ask the terminal for that of an encrypted key.
+            context.load_cert_chain(self._cert, self._key, password="")
+        except OSError as error:
+            raise StartError(
+                f"{self._cert} and {self._key} are not a certificate and its unencrypted key in "
+                "PEM form: check --tls-cert and --tls-key."
+            ) from error
+        try:
+            if self._client_ca:
+                context.load_verify_locations(self._client_ca)
+        except OSError as error:
+            raise StartError(
+                f"{self._client_ca} holds no certificates in PEM form: check --tls-client-ca."
+            ) from error
+        return grpc.ssl_server_certificate_configuration([(key, cert)], client_ca)
 
 
 class Tokens:
@@ -84,23 +111,18 @@ class Tokens:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        try:
-            self._changed = file.stat().st_mtime_ns
-            self._tokens = self._read()
-        except OSError as error:
-            raise StartError(
-                f"Tokens cannot be read ({error}): check --auth-token-file."
-            ) from error
+        self._current = _fingerprint(file)
+        self._tokens = self._read()
 
     def refresh(self) -> None:
         """Reads the file again if it has changed; without a readable token the old ones stay."""
+        changed = _fingerprint(self._file)
+        if changed == self._current:
+            return
+        self._current = changed
         try:
-            changed = self._file.stat().st_mtime_ns
-            if changed == self._changed:
-                return
-            self._changed = changed
             self._tokens = self._read()
-        except (OSError, StartError) as error:
+        except StartError as error:
             log.warning("tokens kept", reason=str(error))
         else:
             log.info("tokens renewed", count=len(self._tokens))
@@ -114,7 +136,12 @@ class Tokens:
         return scheme.lower() == "bearer" and any(matches)
 
     def _read(self) -> list[bytes]:
-        lines = (line.strip() for line in self._file.read_bytes().splitlines())
+        try:
+            lines = [line.strip() for line in self._file.read_bytes().splitlines()]
+        except OSError as error:
+            raise StartError(
+                f"{self._file} cannot be read ({error.strerror}): check --auth-token-file."
+            ) from error
         tokens = [line for line in lines if line and not line.startswith(b"#")]
         if not tokens:
             raise StartError(f"{self._file} has no token: write one a line.")
@@ -149,4 +176,6 @@ class TokenInterceptor(grpc.ServerInterceptor):
         metadata = dict(handler_call_details.invocation_metadata)
         if self._tokens.admit(str(metadata.get("authorization", ""))):
             return continuation(handler_call_details)
+        # One series for all: the names of methods that strangers make up have no end.
+        metrics.requests.labels("other", "", grpc.StatusCode.UNAUTHENTICATED.name).inc()
         return self._refusal
