@@ -170,17 +170,9 @@ class Batcher:
     def _lead(self, work: Work) -> None:
         """Runs the work and all that may join it, then hands the lead over."""
         batch = [work]
-        with self._mutex:
-            images = len(work.pixels)
-            while self._queue and images + len(self._queue[0].pixels) <= self._max_batch:
-                other = self._queue.popleft()
-                if other.has_expired():
-                    self._expire(other)
-                    other.awake.release()
-                else:
-                    other.state = _State.TAKEN
-                    images += len(other.pixels)
-                    batch.append(other)
+        if self._queue:
+            with self._mutex:
+                self._take_company(batch)
         self._answer(batch)
         with self._mutex:
             self._hand_over()
@@ -189,6 +181,18 @@ class Batcher:
             other.state = _State.DONE
             if other is not work:
                 other.awake.release()
+
+    def _take_company(self, batch: list[Work]) -> None:
+        images = len(batch[0].pixels)
+        while self._queue and images + len(self._queue[0].pixels) <= self._max_batch:
+            work = self._queue.popleft()
+            if work.has_expired():
+                self._expire(work)
+                work.awake.release()
+            else:
+                work.state = _State.TAKEN
+                images += len(work.pixels)
+                batch.append(work)
 
     def _answer(self, batch: list[Work]) -> None:
         alone = len(batch) == 1
