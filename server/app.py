@@ -1,6 +1,5 @@
 """Builds the server, binds it, and takes it through its life: loading, serving, draining."""
 
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from proto.mnist.v1 import prediction_service_pb2, prediction_service_pb2_grpc
-from server import logs
+from server import logs, signals
 from server.config import Config
 from server.errors import StartError
 from server.interceptors import CallInterceptor
@@ -36,8 +35,6 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 WATCH_SECONDS = 1.0
 
 INT_MAX = 2**31 - 1  # gRPC's "never"
-
-STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
 SERVICES = (
     prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name,
@@ -80,9 +77,6 @@ class App:
     """
 
     def __init__(self, config: Config, *, share_port: bool = False) -> None:
-        # Blocked before any thread starts, so in all of them, and waited for in
-        # `run`: a handler could interrupt anything, and deadlock with it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         self._config = config
         self._repository = Repository(
             config.models,
@@ -110,7 +104,7 @@ class App:
         self._address = self._bind()
 
     def run(self, on_serving: Callable[[], None] = lambda: None) -> None:
-        """Serves until SIGTERM or SIGINT, then drains; returns when all is done.
+        """Serves until SIGTERM or SIGINT, which `signals` holds, then drains and returns.
 
         Args:
             on_serving: called when requests are answered.
@@ -132,7 +126,7 @@ class App:
         log.info("serving", default_model=self._config.default_model)
         on_serving()
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
-        signal.sigwait(STOP_SIGNALS)
+        signals.wait()
         log.info("draining", seconds=self._config.drain_seconds)
         self._health.enter_graceful_shutdown()
         self._server.stop(self._config.drain_seconds).wait()

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from server import cpus, exporter, logs
+from server import cpus, exporter, logs, signals
 from server.config import ENVIRONMENT_PREFIX, Config
 from server.errors import StartError
 
@@ -129,14 +129,16 @@ def main(*, worker: bool, **flags: Any) -> None:
 
 def _run(config: Config, *, worker: bool) -> None:
     # Imported where they are needed: the supervisor does without gRPC and onnxruntime.
+    if config.workers > 1 and not worker:
+        from server import supervisor  # noqa: PLC0415 - see above
+
+        supervisor.run(config)
+        return
+    signals.hold()
     if worker:
         from server import worker as server  # noqa: PLC0415 - see above
 
         server.run(config)
-    elif config.workers > 1:
-        from server import supervisor  # noqa: PLC0415 - see above
-
-        supervisor.run(config)
     else:
         from server.app import App  # noqa: PLC0415 - see above
 

@@ -41,7 +41,7 @@ def run(config: Config) -> None:
         StartError: the port cannot be bound, or a worker ends before any has served.
     """
     with reserve_port(config) as port, tempfile.TemporaryDirectory() as metrics_files:
-        # Read by prometheus_client when it is imported, here and in the workers.
+        # Read by prometheus_client when the workers import it.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_files
         config = replace(config, port=port.getsockname()[1])
         asyncio.run(Supervisor(config, Path(metrics_files)).run())
@@ -105,7 +105,8 @@ class Supervisor:
                 group.create_task(self._keep_one_running())
             await self._stopping.wait()
             for process in self._running:
-                process.terminate()
+                with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+                    process.terminate()
         if self._failure:
             raise self._failure
         log.info("all workers stopped")
