@@ -1,9 +1,13 @@
 """Builds the server, binds it, and takes it through its life: loading, serving, draining."""
 
+from __future__ import annotations
+
+import os
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import grpc
 import structlog
@@ -20,6 +24,9 @@ from server.repository import Limits, Repository
 from server.security import Certificates, TokenInterceptor, Tokens
 from server.servicers import MAX_STREAMS, PredictionServicer
 
+if TYPE_CHECKING:
+    from server.tracing import Tracing
+
 SPARE_THREADS = 16
 # The caller's library holds back the rest, once it knows; what it has sent by then
 # and is above this is refused, so it leaves room for a burst on a new connection.
@@ -33,6 +40,9 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 # How often the models directory is looked at, in seconds; a look takes about 60 µs.
 WATCH_SECONDS = 1.0
+
+# Either of them switches traces on.
+TRACES_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 INT_MAX = 2**31 - 1  # gRPC's "never"
 
@@ -65,6 +75,15 @@ def _options(config: Config, *, share_port: bool) -> list[tuple[str, int]]:
     ]
 
 
+def _tracing() -> Tracing | None:
+    if not any(os.environ.get(endpoint) for endpoint in TRACES_ENDPOINTS):
+        return None
+    # Here, since it takes more time and memory to import than a server without it should spend.
+    from server.tracing import Tracing  # noqa: PLC0415 - see above
+
+    return Tracing()
+
+
 class App:
     """One server process.
 
@@ -84,6 +103,7 @@ class App:
             Limits(config.max_batch, config.max_queue, config.intra_op_threads),
         )
         self._tokens = Tokens(config.auth_token_file) if config.auth_token_file else None
+        self._tracing = _tracing()
         self._known: set[str] = set()
         self._health = health.HealthServicer()
         self._set_health()
@@ -130,10 +150,12 @@ class App:
         log.info("draining", seconds=self._config.drain_seconds)
         self._health.enter_graceful_shutdown()
         self._server.stop(self._config.drain_seconds).wait()
+        if self._tracing:
+            self._tracing.stop()
         log.info("stopped")
 
     def _interceptors(self) -> list[grpc.ServerInterceptor]:
-        calls = CallInterceptor(logs.AccessLog())
+        calls = CallInterceptor(logs.AccessLog(), self._tracing)
         return [TokenInterceptor(self._tokens), calls] if self._tokens else [calls]
 
     def _bind(self) -> str:

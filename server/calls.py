@@ -1,8 +1,14 @@
-"""What is known of the call that is being answered, for its log line and its metrics."""
+"""What is known of the call that is being answered, for its log line, metrics and trace."""
+
+from __future__ import annotations
 
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # imported where traces are wanted only
+    from server.tracing import Trace
 
 
 @dataclass(slots=True)
@@ -18,6 +24,7 @@ class Call:
     images: int = 0
     queue_seconds: float = 0.0
     run_seconds: float = 0.0
+    trace: Trace | None = None
 
 
 # Set by the interceptor, filled by the servicer; both run in the call's own thread.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc.error_details_pb2 import BadRequest, RequestInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
+from prometheus_client import Histogram
 
 from server import errors, metrics
 from server.calls import Call, current
@@ -23,6 +24,9 @@ log = structlog.get_logger()
 
 if TYPE_CHECKING:  # generic in its stubs only
     Handler = grpc.RpcMethodHandler[Any, Any]
+    from server.tracing import Tracing  # imported where traces are wanted only
+
+Metadata = Iterable[tuple[str, str | bytes]]
 
 _CODES: dict[type[Exception], grpc.StatusCode] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
@@ -72,10 +76,14 @@ class CallInterceptor(grpc.ServerInterceptor):
 
     Args:
         access_log: gets each call when it has ended, with its status code's name.
+        tracing: gets the calls' spans; None for no traces.
     """
 
-    def __init__(self, access_log: Callable[[Call, str], None]) -> None:
+    def __init__(
+        self, access_log: Callable[[Call, str], None], tracing: Tracing | None = None
+    ) -> None:
         self._access_log = access_log
+        self._tracing = tracing
         self._wrapped: dict[str, Handler] = {}
 
     def intercept_service(
@@ -96,8 +104,11 @@ class CallInterceptor(grpc.ServerInterceptor):
         return self._wrapped[method]
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
-        """Parses requests here too, so that bytes that are no message are the caller's error."""
-        deserialize = handler.request_deserializer
+        """Parses and serialises here too.
+
+        So bytes that are no message are the caller's error, and both count as the call's time.
+        """
+        deserialize, serialize = handler.request_deserializer, handler.response_serializer
         unary, stream = handler.unary_unary, handler.stream_stream
         latency = metrics.request_seconds.labels(method)
 
@@ -109,49 +120,60 @@ class CallInterceptor(grpc.ServerInterceptor):
                     "", "These bytes are not the message this method takes: check the .proto."
                 ) from None
 
-        @contextmanager
-        def followed(context: grpc.ServicerContext) -> Iterator[None]:
-            call = Call(method, _request_id(context))
-            current.set(call)
-            metrics.in_flight.inc()
-            code = grpc.StatusCode.OK
-            try:
-                yield
-            except GeneratorExit:  # a stream whose caller takes no more answers
-                code = grpc.StatusCode.CANCELLED
-                raise
-            except Exception as error:  # noqa: BLE001 - the last stop before the wire
-                if isinstance(error, grpc.RpcError):  # a stream whose caller sends no more
-                    error = errors.Cancelled("The caller went away.")
-                code = code_of(error)
-                context.abort_with_status(rpc_status.to_status(to_status(error)))
-            finally:
-                call.seconds = time.perf_counter() - call.started
-                metrics.in_flight.dec()
-                latency.observe(call.seconds)
-                metrics.requests.labels(method, call.model, code.name).inc()
-                self._access_log(call, code.name)
+        def to_bytes(response: Any, call: Call) -> Any:
+            data = serialize(response) if serialize else response
+            if call.trace:
+                call.trace.serialised()
+            return data
 
         def respond(data: bytes, context: grpc.ServicerContext) -> Any:
-            with followed(context):
-                return unary(parse(data), context)  # type: ignore[misc] # not called for streams
+            with self._followed(method, latency, context) as call:
+                response = unary(parse(data), context)  # type: ignore[misc] # not called for streams
+                return to_bytes(response, call)
 
         def respond_to_stream(
             data: Iterator[bytes], context: grpc.ServicerContext
         ) -> Iterator[Any]:
-            with followed(context):
-                yield from stream(map(parse, data), context)  # type: ignore[misc] # as above
+            with self._followed(method, latency, context) as call:
+                for response in stream(map(parse, data), context):  # type: ignore[misc] # as above
+                    yield to_bytes(response, call)
 
         if unary is not None:
-            return grpc.unary_unary_rpc_method_handler(
-                respond, response_serializer=handler.response_serializer
-            )
-        return grpc.stream_stream_rpc_method_handler(
-            respond_to_stream, response_serializer=handler.response_serializer
-        )
+            return grpc.unary_unary_rpc_method_handler(respond)
+        return grpc.stream_stream_rpc_method_handler(respond_to_stream)
+
+    @contextmanager
+    def _followed(
+        self, method: str, latency: Histogram, context: grpc.ServicerContext
+    ) -> Iterator[Call]:
+        metadata = context.invocation_metadata()
+        call = Call(method, _request_id(metadata))
+        if self._tracing:
+            call.trace = self._tracing.follow(call, metadata)
+        current.set(call)
+        metrics.in_flight.inc()
+        code = grpc.StatusCode.OK
+        try:
+            yield call
+        except GeneratorExit:  # a stream whose caller takes no more answers
+            code = grpc.StatusCode.CANCELLED
+            raise
+        except Exception as error:  # noqa: BLE001 - the last stop before the wire
+            if isinstance(error, grpc.RpcError):  # a stream whose caller sends no more
+                error = errors.Cancelled("The caller went away.")
+            code = code_of(error)
+            context.abort_with_status(rpc_status.to_status(to_status(error)))
+        finally:
+            call.seconds = time.perf_counter() - call.started
+            metrics.in_flight.dec()
+            latency.observe(call.seconds)
+            metrics.requests.labels(method, call.model, code.name).inc()
+            self._access_log(call, code.name)
+            if call.trace:
+                call.trace.end(call, code)
 
 
-def _request_id(context: grpc.ServicerContext) -> str:
+def _request_id(metadata: Metadata) -> str:
     """The caller's own `x-request-id`, or a new one."""
-    given = (value for key, value in context.invocation_metadata() if key == "x-request-id")
+    given = (value for key, value in metadata if key == "x-request-id")
     return str(next(given, None) or secrets.token_hex(8))

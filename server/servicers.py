@@ -105,6 +105,8 @@ class PredictionServicer(PredictionServiceServicer):
         answers = served.batcher.submit(work)
         call.queue_seconds += work.queue_seconds
         call.run_seconds += work.run_seconds
+        if call.trace:
+            call.trace.answered(work)
         return served, answers
 
 
