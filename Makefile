@@ -13,7 +13,7 @@ BIN  := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv data train export serve predict evaluate test check format proto lock clean
+.PHONY: help venv data train export serve predict evaluate test check bench format proto lock clean
 
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,14 @@ check: $(VENV)/.dev $(VENV)/proto/.installed ## Lint, format, types, stub drift:
 	@for stub in $$(cd $(VENV)/proto/stubs && find . -type f); do \
 		cmp -s $(VENV)/proto/stubs/$$stub $$stub || { echo "$$stub differs from its .proto: run make proto and commit the result" >&2; exit 1; }; \
 	done
+
+bench: $(VENV)/.dev runs/bench/models/tiny/1 ## Measure the server beside a no-op and beside bare onnxruntime
+	$(BIN)/python -m bench.serving
+
+# Speed does not depend on what the weights are, so they are trained in seconds.
+runs/bench/models/tiny/1: | $(VENV)/.training
+	$(BIN)/python -m training train --arch tiny --dataset digits --epochs 1 --runs runs/bench
+	$(BIN)/python -m training export --arch tiny --runs runs/bench --models runs/bench/models --version 1
 
 format: $(VENV)/.dev ## Format the code and fix what the linter can
 	$(BIN)/ruff check --fix

@@ -1,0 +1,1 @@
+"""How fast the server is, beside what it could be at most: `make bench`."""

@@ -1,0 +1,77 @@
+"""Load from h2load, which costs little beside the server it loads: Debian's nghttp2-client."""
+
+import re
+import shutil
+import struct
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from proto.mnist.v1 import prediction_service_pb2 as pb
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one run of h2load found.
+
+    Attributes:
+        per_second: calls a second.
+        p50_us: the median call's latency, in microseconds.
+    """
+
+    per_second: float
+    p50_us: float
+
+
+def body(method: str, images: int) -> bytes:
+    """Returns a call's bytes as gRPC frames them: a flag, the length, the message."""
+    pixels = np.random.default_rng(0).random(images * 784, np.float32)
+    kind = {"Predict": pb.PredictRequest, "PredictBatch": pb.PredictBatchRequest}[method]
+    message = kind(pixels=pixels).SerializeToString()
+    return struct.pack(">BI", 0, len(message)) + message
+
+
+def load(  # noqa: PLR0913 - h2load's own knobs, told apart by name
+    port: int,
+    method: str,
+    *,
+    calls: int,
+    connections: int,
+    streams: int,
+    cpu: int,
+    images: int = 1,
+) -> Load:
+    """Sends `calls` calls over `connections` × `streams` at a time, from one CPU.
+
+    Raises:
+        SystemExit: h2load is not installed, or not every call was answered with OK.
+    """
+    h2load = shutil.which("h2load")
+    if h2load is None:
+        raise SystemExit("h2load is missing: install Debian's nghttp2-client.")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "body").write_bytes(body(method, images))
+        process = subprocess.run(
+            [
+                *("taskset", "--cpu-list", str(cpu), h2load),
+                *("-n", str(calls), "-c", str(connections), "-m", str(streams)),
+                *("-d", f"{folder}/body", "--log-file", f"{folder}/log"),
+                *("-H", "content-type: application/grpc", "-H", "te: trailers"),
+                f"http://127.0.0.1:{port}/mnist.v1.PredictionService/{method}",
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        # A line for each call: when it began, its HTTP status, its microseconds.
+        log = np.loadtxt(f"{folder}/log", dtype=np.int64, ndmin=2)
+    rate = re.search(r"([\d.]+) req/s", process.stdout)
+    data = re.search(r"\((\d+)\) data", process.stdout)
+    # To h2load a failure of gRPC's is a success without data. Answers to the same
+    # question are of one length, so a missing one shows in the sum.
+    if rate is None or data is None or int(data[1]) == 0 or int(data[1]) % calls:
+        raise SystemExit(f"Not every call was answered with OK:\n{process.stdout}")
+    return Load(float(rate[1]), float(np.median(log[:, 2])))

@@ -1,0 +1,137 @@
+"""The server beside a handler that does nothing, and beside bare onnxruntime, in one run.
+
+    python -m bench.serving
+
+The servers have CPU 0 to themselves, the load comes from CPU 1. Every figure is the
+median of several rounds; ratios are taken within a round, since machines drift.
+What it finds goes to bench/serving.json.
+"""
+
+import json
+import os
+import platform
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import grpc
+from rich.console import Console
+from rich.table import Table
+
+from bench.h2load import load
+
+ROUNDS = 5
+BATCH = 64
+SERVER_CPU, LOAD_CPU = 0, 1
+MODELS = Path("runs/bench/models")  # where `make bench` exports `tiny`
+RESULTS = Path("bench/serving.json")
+
+
+def main() -> None:
+    """Measures, prints a table and stores it."""
+    with (
+        server("bench.noop") as noop,
+        server("server", "--models", str(MODELS), "--default-model", "tiny", "--port") as ours,
+    ):
+        rounds = [measure(noop, ours) for _ in range(ROUNDS)]
+    results = {
+        name: {
+            "median": statistics.median(one[name] for one in rounds),
+            "least": min(one[name] for one in rounds),
+            "most": max(one[name] for one in rounds),
+        }
+        for name in rounds[0]
+    }
+    record = {
+        "command": "make bench",
+        "machine": f"{platform.machine()}, {cpu_model()}, one core for the server",
+        "versions": {name: version(name) for name in ("grpcio", "onnxruntime", "protobuf")},
+        "python": platform.python_version(),
+        "model": "tiny",
+        "rounds": ROUNDS,
+        "results": results,
+    }
+    RESULTS.write_text(json.dumps(record, indent=2) + "\n")
+    table = Table("", "median", "least", "most", title=f"{ROUNDS} rounds, {record['machine']}")
+    for name, found in results.items():
+        table.add_row(name, *(f"{found[key]:,.4g}" for key in ("median", "least", "most")))
+    Console().print(table)
+
+
+def measure(noop: int, ours: int) -> dict[str, float]:
+    """Returns one round's figures."""
+    noop_crowd, our_crowd = (
+        load(port, "Predict", calls=8000, connections=4, streams=8, cpu=LOAD_CPU)
+        for port in (noop, ours)
+    )
+    noop_alone, our_alone = (
+        load(port, "Predict", calls=2000, connections=1, streams=1, cpu=LOAD_CPU)
+        for port in (noop, ours)
+    )
+    batches = load(
+        ours, "PredictBatch", images=BATCH, calls=500, connections=1, streams=4, cpu=LOAD_CPU
+    )
+    our_images = batches.per_second * BATCH
+    bare_images = bare_images_per_second()
+    return {
+        "no-op: calls/s, 32 in flight": noop_crowd.per_second,
+        "Predict: calls/s, 32 in flight": our_crowd.per_second,
+        "Predict / no-op: calls/s": our_crowd.per_second / noop_crowd.per_second,
+        "no-op: p50 µs, one in flight": noop_alone.p50_us,
+        "Predict: p50 µs, one in flight": our_alone.p50_us,
+        "Predict / no-op: p50": our_alone.p50_us / noop_alone.p50_us,
+        f"bare onnxruntime: images/s in {BATCH}s": bare_images,
+        f"PredictBatch: images/s in {BATCH}s": our_images,
+        "PredictBatch / bare onnxruntime": our_images / bare_images,
+    }
+
+
+def bare_images_per_second() -> float:
+    """Returns what onnxruntime alone does on the server's CPU, in a process of its own."""
+    code = f"""
+import time, numpy as np, onnxruntime as ort
+options = ort.SessionOptions()
+options.intra_op_num_threads = 1
+session = ort.InferenceSession({str(MODELS / "tiny/1/model.onnx")!r}, options)
+pixels = np.random.default_rng(0).random(({BATCH}, 1, 28, 28), np.float32)
+session.run(None, {{"pixels": pixels}})
+started = time.perf_counter()
+for _ in range(1000):
+    session.run(None, {{"pixels": pixels}})
+print({BATCH} * 1000 / (time.perf_counter() - started))
+"""
+    command = ["taskset", "--cpu-list", str(SERVER_CPU), sys.executable, "-c", code]
+    return float(subprocess.run(command, capture_output=True, check=True).stdout)
+
+
+@contextmanager
+def server(module: str, *flags: str) -> Iterator[int]:
+    """Runs a server on the server's CPU until the block ends; yields its port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", module, *flags, str(port)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        os.sched_setaffinity(process.pid, {SERVER_CPU})  # its threads, still to come, inherit it
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            grpc.channel_ready_future(channel).result(timeout=30)
+        time.sleep(1)  # in which the models are loaded, as nobody measures yet
+        try:
+            yield port
+        finally:
+            process.terminate()
+
+
+def cpu_model() -> str:
+    """Returns the CPU's name as Linux has it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(": ")[2] for line in lines if "model name" in line), "unknown CPU")
+
+
+main()
