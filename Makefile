@@ -13,7 +13,7 @@ BIN  := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv data train export serve predict evaluate test check bench format proto lock clean
+.PHONY: help venv data train export serve predict evaluate test check bench soak format proto lock clean
 
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ check: $(VENV)/.dev $(VENV)/proto/.installed ## Lint, format, types, stub drift:
 
 bench: $(VENV)/.dev runs/bench/models/tiny/1 ## Measure the server beside a no-op and beside bare onnxruntime
 	$(BIN)/python -m bench.serving
+
+soak: $(VENV)/.dev runs/bench/models/tiny/1 ## Send 200,000 calls and see that memory stays flat
+	$(BIN)/python -m bench.soak
 
 # Speed does not depend on what the weights are, so they are trained in seconds.
 runs/bench/models/tiny/1: | $(VENV)/.training

@@ -8,38 +8,28 @@ What it finds goes to bench/serving.json.
 """
 
 import json
-import os
 import platform
-import socket
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-import grpc
 from rich.console import Console
 from rich.table import Table
 
 from bench.h2load import load
+from bench.servers import LOAD_CPU, MODELS, OURS, SERVER_CPU, running
 
 ROUNDS = 5
 BATCH = 64
-SERVER_CPU, LOAD_CPU = 0, 1
-MODELS = Path("runs/bench/models")  # where `make bench` exports `tiny`
 RESULTS = Path("bench/serving.json")
 
 
 def main() -> None:
     """Measures, prints a table and stores it."""
-    with (
-        server("bench.noop") as noop,
-        server("server", "--models", str(MODELS), "--default-model", "tiny", "--port") as ours,
-    ):
-        rounds = [measure(noop, ours) for _ in range(ROUNDS)]
+    with running("bench.noop") as noop, running("server", *OURS) as ours:
+        rounds = [measure(noop.port, ours.port) for _ in range(ROUNDS)]
     results = {
         name: {
             "median": statistics.median(one[name] for one in rounds),
@@ -110,28 +100,11 @@ print({BATCH} * 1000 / (time.perf_counter() - started))
     return float(subprocess.run(command, capture_output=True, check=True).stdout)
 
 
-@contextmanager
-def server(module: str, *flags: str) -> Iterator[int]:
-    """Runs a server on the server's CPU until the block ends; yields its port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", module, *flags, str(port)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        os.sched_setaffinity(process.pid, {SERVER_CPU})  # its threads, still to come, inherit it
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            grpc.channel_ready_future(channel).result(timeout=30)
-        time.sleep(1)  # in which the models are loaded, as nobody measures yet
-        try:
-            yield port
-        finally:
-            process.terminate()
-
-
 def cpu_model() -> str:
     """Returns the CPU's name as Linux has it."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line.partition(": ")[2] for line in lines if "model name" in line), "unknown CPU")
 
 
-main()
+if __name__ == "__main__":
+    main()
