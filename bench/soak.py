@@ -14,7 +14,7 @@ from rich.console import Console
 from bench.h2load import load
 from bench.servers import LOAD_CPU, OURS, running
 
-WARM_UP_CALLS = 20_000
+WARM_UP_CALLS = 60_000  # by then all threads that this load needs are there
 CALLS = 200_000
 LEAKY_CALLS = 20_000  # of 1 KiB each: 20 MiB, far more than the growth that is let pass
 MOST_GROWTH = 0.02

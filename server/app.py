@@ -132,17 +132,17 @@ class App:
         Raises:
             StartError: no version of the default model can be served.
         """
-        self._server.start()
-        log.info("listening", address=self._address)
+        # First the models: calls that come meanwhile wait in the port's backlog.
         self._repository.scan()
         if self._repository.newest(self._config.default_model) is None:
-            self._server.stop(None)
             raise StartError(
                 f"No version of model {self._config.default_model!r} in "
                 f"{self._config.models}/ can be served: run `make train export`, or name "
                 "another with --models or --default-model."
             )
         self._set_health()
+        self._server.start()
+        log.info("listening", address=self._address)
         log.info("serving", default_model=self._config.default_model)
         on_serving()
         threading.Thread(target=self._watch, name="watch", daemon=True).start()

@@ -55,6 +55,9 @@ class Entry:
     served: Served | None
 
 
+Models = dict[str, dict[int, Entry]]  # by name and version
+
+
 class Repository:
     """All versions of all models under one directory.
 
@@ -69,7 +72,7 @@ class Repository:
         self._limits = limits
         self.default = default
         # Replaced as a whole, never changed, so that readers need no lock.
-        self._models: dict[str, dict[int, Entry]] | None = None
+        self._models: Models | None = None
 
     def scan(self) -> bool:
         """Loads what is new or has changed in the directory, forgets what is gone.
@@ -80,7 +83,7 @@ class Repository:
             whether anything is different from the last scan.
         """
         before = self._models or {}
-        after: dict[str, dict[int, Entry]] = {}
+        after: Models = {}
         for directory in self._version_directories():
             name, version = directory.parent.name, int(directory.name)
             fingerprint = _fingerprint(directory)
@@ -93,11 +96,12 @@ class Repository:
         for name, versions in before.items():
             for version in versions.keys() - after.get(name, {}).keys():
                 log.info("model removed", model=name, version=version)
-                if served := versions[version].served:
-                    metrics.answers(name, version, served.metadata, ready=False)
-        changed = self._models is None or after != before
+        if self._models is not None and after == before:
+            return False
+        _publish(before, ready=False)
+        _publish(after, ready=True)
         self._models = after
-        return changed
+        return True
 
     def get(self, name: str = "", version: int = 0) -> Served:
         """Returns the version that answers for `name` ("": the default) and `version` (0: newest).
@@ -167,11 +171,17 @@ class Repository:
                 version=version,
                 dataset=metadata.dataset,
             )
-        metrics.answers(name, version, metadata, ready=True)
         batcher = Batcher(
             model.run, self._limits.max_batch, self._limits.max_queue, metrics.ModelMetrics(name)
         )
         return Served(name, version, metadata, batcher)
+
+
+def _publish(models: Models, *, ready: bool) -> None:
+    for versions in models.values():
+        for entry in versions.values():
+            if served := entry.served:
+                metrics.answers(served.name, served.version, served.metadata, ready=ready)
 
 
 def _fingerprint(directory: Path) -> Fingerprint:

@@ -144,17 +144,13 @@ def server(start_server: StartServer, bundled_models: Path) -> Server:
 
 
 def _wait_until_serving(process: subprocess.Popen[str], log: Path) -> str:
-    """Follows the log, whose end is the process's end, so there is nothing to time."""
-    tail = shutil.which("tail")
-    assert tail is not None
-    command = [tail, "--follow", "--lines=+1", f"--pid={process.pid}", str(log)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follow:
-        assert follow.stdout is not None
-        address = ""
-        for line in follow.stdout:
-            if match := re.search(r'address(?:=|": ")([^\s"]+)', line):
-                address = match[1]
-            if re.search(r"\bserving\b", line):
-                follow.terminate()
-                return address
-    raise AssertionError(f"the server did not start:\n{log.read_text()}")
+    """Returns the address once the log says that it is served."""
+    while True:
+        ended = process.poll() is not None
+        said = log.read_text()
+        if re.search(r"\bserving\b", said):
+            address = re.search(r'address(?:=|": ")([^\s"]+)', said)
+            assert address is not None
+            return address[1]
+        assert not ended, f"the server did not start:\n{said}"
+        time.sleep(0.01)  # between two looks

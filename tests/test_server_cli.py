@@ -66,4 +66,4 @@ def test_json_logs_are_json(start_server: Any, bundled_models: Path) -> None:
     server = start_server("--models", str(bundled_models), "--log-format", "json")
     server.stop()
     events = [json.loads(line)["event"] for line in server.log.read_text().splitlines()]
-    assert events == ["listening", "model loaded", "serving", "draining", "stopped"]
+    assert events == ["model loaded", "listening", "serving", "draining", "stopped"]

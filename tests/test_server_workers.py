@@ -168,7 +168,7 @@ def test_sigterm_ends_all(server: Server) -> None:
 
 @pytest.mark.parametrize(
     ("count", "first", "last"),
-    [("1", "listening", "stopped"), ("2", "starting workers", "all workers stopped")],
+    [("1", "model loaded", "stopped"), ("2", "starting workers", "all workers stopped")],
 )
 def test_sigterm_at_the_start_is_obeyed(
     project: Path, bundled_models: Path, count: str, first: str, last: str
