@@ -44,6 +44,9 @@ WATCH_SECONDS = 1.0
 # Either of them switches traces on.
 TRACES_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
+# How long callers get to hear of each step of leaving: a few round trips, in seconds.
+NOTICE_SECONDS = 0.05
+
 INT_MAX = 2**31 - 1  # gRPC's "never"
 
 SERVICES = (
@@ -104,6 +107,7 @@ class App:
         )
         self._tokens = Tokens(config.auth_token_file) if config.auth_token_file else None
         self._tracing = _tracing()
+        self._calls = CallInterceptor(logs.AccessLog(), self._tracing)
         self._known: set[str] = set()
         self._health = health.HealthServicer()
         self._set_health()
@@ -148,15 +152,27 @@ class App:
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
         signals.wait()
         log.info("draining", seconds=self._config.drain_seconds)
-        self._health.enter_graceful_shutdown()
-        self._server.stop(self._config.drain_seconds).wait()
+        self._drain()
         if self._tracing:
             self._tracing.stop()
         log.info("stopped")
 
+    def _drain(self) -> None:
+        """Lets callers go in steps, so that few calls are left when gRPC stops.
+
+        Those that it has received by then but not handed over would be CANCELLED,
+        which callers seldom retry.
+        """
+        notice = min(NOTICE_SECONDS, self._config.drain_seconds / 4)
+        deadline = time.monotonic() + self._config.drain_seconds
+        self._health.enter_graceful_shutdown()  # who watches it goes elsewhere
+        time.sleep(notice)
+        self._calls.refuse()  # who retries pauses
+        time.sleep(notice)
+        self._server.stop(max(0.0, deadline - time.monotonic())).wait()
+
     def _interceptors(self) -> list[grpc.ServerInterceptor]:
-        calls = CallInterceptor(logs.AccessLog(), self._tracing)
-        return [TokenInterceptor(self._tokens), calls] if self._tokens else [calls]
+        return [TokenInterceptor(self._tokens), self._calls] if self._tokens else [self._calls]
 
     def _bind(self) -> str:
         config = self._config

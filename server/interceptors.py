@@ -85,6 +85,11 @@ class CallInterceptor(grpc.ServerInterceptor):
         self._access_log = access_log
         self._tracing = tracing
         self._wrapped: dict[str, Handler] = {}
+        self._leaving = False
+
+    def refuse(self) -> None:
+        """Answers new calls with UNAVAILABLE from now on; those under way are finished."""
+        self._leaving = True
 
     def intercept_service(
         self,
@@ -154,6 +159,8 @@ class CallInterceptor(grpc.ServerInterceptor):
         metrics.in_flight.inc()
         code = grpc.StatusCode.OK
         try:
+            if self._leaving:
+                raise errors.NotReady("The server is leaving: try again, and another will answer.")
             yield call
         except GeneratorExit:  # a stream whose caller takes no more answers
             code = grpc.StatusCode.CANCELLED
