@@ -159,8 +159,7 @@ class CallInterceptor(grpc.ServerInterceptor):
         metrics.in_flight.inc()
         code = grpc.StatusCode.OK
         try:
-            if self._leaving:
-                raise errors.NotReady("The server is leaving: try again, and another will answer.")
+            self._admit()
             yield call
         except GeneratorExit:  # a stream whose caller takes no more answers
             code = grpc.StatusCode.CANCELLED
@@ -178,6 +177,11 @@ class CallInterceptor(grpc.ServerInterceptor):
             self._access_log(call, code.name)
             if call.trace:
                 call.trace.end(call, code)
+
+
+    def _admit(self) -> None:
+        if self._leaving:
+            raise errors.NotReady("The server is leaving: try again, and another will answer.")
 
 
 def _request_id(metadata: Metadata) -> str:
