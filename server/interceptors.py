@@ -178,7 +178,6 @@ class CallInterceptor(grpc.ServerInterceptor):
             if call.trace:
                 call.trace.end(call, code)
 
-
     def _admit(self) -> None:
         if self._leaving:
             raise errors.NotReady("The server is leaving: try again, and another will answer.")
