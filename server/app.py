@@ -139,10 +139,11 @@ class App:
         # First the models: calls that come meanwhile wait in the port's backlog.
         self._repository.scan()
         if self._repository.newest(self._config.default_model) is None:
+            name = self._config.default_model
             raise StartError(
-                f"No version of model {self._config.default_model!r} in "
-                f"{self._config.models}/ can be served: run `make train export`, or name "
-                "another with --models or --default-model."
+                f"No version of model {name!r} in {self._config.models}/ can be served: make one "
+                f"with `make train export ARCH={name}`, or name another with --default-model or "
+                "--models."
             )
         self._set_health()
         self._server.start()

@@ -127,6 +127,10 @@ def main(*, worker: bool, **flags: Any) -> None:
         raise click.ClickException(str(error)) from error
 
 
+for _option in main.params:
+    _option.show_envvar = True  # type: ignore[attr-defined] # all of them are options
+
+
 def _run(config: Config, *, worker: bool) -> None:
     # Imported where they are needed: the supervisor does without gRPC and onnxruntime.
     if config.workers > 1 and not worker:

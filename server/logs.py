@@ -54,6 +54,7 @@ class AccessLog:
             return
         self._lines += 1
         skipped, self._skipped = self._skipped, 0
+        sample = {"skipped_lines": skipped} if skipped else {}
         log.info(
             "call",
             method=call.method,
@@ -65,5 +66,5 @@ class AccessLog:
             queue_ms=round(call.queue_seconds * 1e3, 3),
             run_ms=round(call.run_seconds * 1e3, 3),
             total_ms=round(call.seconds * 1e3, 3),
-            skipped_lines=skipped,
+            **sample,
         )

@@ -161,8 +161,8 @@ class Repository:
             "model loaded",
             model=name,
             version=version,
-            test_accuracy=metadata.test_accuracy,
-            parity_max_abs_logit_diff=metadata.parity_max_abs_logit_diff,
+            test_accuracy=round(metadata.test_accuracy, 4),
+            parity_max_abs_logit_diff=f"{metadata.parity_max_abs_logit_diff:.1e}",
         )
         if metadata.dataset != "mnist":
             log.warning(

@@ -1,5 +1,10 @@
 """Runs the command line: `python -m training`."""
 
-from training.cli import main
+import sys
+
+try:
+    from training.cli import main
+except KeyboardInterrupt:  # importing torch takes seconds, in which Ctrl-C is no fault either
+    sys.exit(130)
 
 main(prog_name="python -m training")

@@ -134,7 +134,9 @@ class Checkpoint:
         """
         path = folder / FILE_NAME
         if not path.exists():
-            raise TrainingError(f"{folder} holds no checkpoint: train first (`make train`).")
+            raise TrainingError(
+                f"{folder} holds no checkpoint: train first (`make train ARCH={folder.name}`)."
+            )
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
             run, test = content.pop("run"), content.pop("test")

@@ -179,6 +179,14 @@ def export(  # noqa: PLR0913 - one argument per flag
         f"logit difference between PyTorch and onnxruntime is {parity.max_abs_logit_diff:.1e}, "
         "and every digit is the same."
     )
+    if dataset != "mnist":
+        click.secho(
+            f"WARNING: {target} has never seen MNIST, and the newest version is the one that "
+            f"answers: delete {target} to have an older one back.",
+            fg="yellow",
+            bold=True,
+            err=True,
+        )
 
 
 @main.command()
