@@ -114,15 +114,26 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
         return started[-1]
 
     yield start
-    for server in started:
-        if server.process.poll() is None:
-            server.stop()
+    running = [server for server in started if server.process.poll() is None]
+    for server in running:
+        server.process.terminate()
+    for server in running:
+        server.process.wait(30)
 
 
 def log_line(server: Server, event: str) -> str:
     """The first line of a server's log that has an event, waited for."""
     until(lambda: event in server.log.read_text())
     return next(line for line in server.log.read_text().splitlines() if event in line)
+
+
+def connections(server: Server) -> dict[str, str]:
+    """The callers' ends of a server's connections, by the inode of its own: proc(5), net/tcp."""
+    port = f":{int(server.address.rpartition(':')[2]):04X}"
+    tables = (Path(f"/proc/net/{name}").read_text() for name in ("tcp", "tcp6"))
+    rows = (line.split() for table in tables for line in table.splitlines()[1:])
+    established = "01"
+    return {row[9]: row[2] for row in rows if row[1].endswith(port) and row[3] == established}
 
 
 def scrape(server: Server) -> dict[str, float]:

@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from conftest import Server, StartServer, log_line, scrape, until
+from conftest import Server, StartServer, connections, log_line, scrape, until
 
 from client import ClientError, DigitClient
 from proto.mnist.v1 import prediction_service_pb2 as pb
@@ -60,14 +60,6 @@ def sockets(pid: int) -> set[str]:
     """The inodes of a process's sockets."""
     links = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
     return {link.removeprefix("socket:[")[:-1] for link in links if link.startswith("socket:")}
-
-
-def connections(server: Server) -> set[str]:
-    """The inodes of the connections to a server's port: proc(5), net/tcp."""
-    port = f":{int(server.address.rpartition(':')[2]):04X}"
-    tables = (Path(f"/proc/net/{name}").read_text() for name in ("tcp", "tcp6"))
-    rows = (line.split() for table in tables for line in table.splitlines()[1:])
-    return {row[9] for row in rows if row[1].endswith(port) and row[3] == "01"}
 
 
 def kill_one(server: Server) -> None:
@@ -115,7 +107,7 @@ def test_they_share_the_connections_and_count_together(server: Server) -> None:
         for _ in range(32):
             channel = grpc.insecure_channel(server.address, OWN_CONNECTION)
             PredictionServiceStub(stack.enter_context(channel)).Predict(REQUEST)
-        shares = [len(sockets(pid) & connections(server)) for pid in workers(server)]
+        shares = [len(sockets(pid) & connections(server).keys()) for pid in workers(server)]
     assert sum(shares) == 32
     assert all(shares)
     assert len(shares) == 2
