@@ -83,9 +83,7 @@ class AsyncDigitClient(BaseClient):
             One outcome per image, in order.
         """
         stream = Stream(model, version)
-        call = self._predict_stream(
-            stream.async_requests(images), timeout=timeout, wait_for_ready=self._wait_for_ready
-        )
+        call = self._predict_stream(stream.async_requests(images), timeout=timeout, **self._always)
         try:
             with translated():
                 async for response in call:

@@ -1,5 +1,6 @@
 """What the blocking and the asyncio client share: everything but waiting."""
 
+import re
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -8,6 +9,8 @@ from grpc_health.v1 import health_pb2
 from client import _wire
 from client._channel import OPTIONS, TLS
 from proto.mnist.v1 import prediction_service_pb2 as pb
+
+_TOKEN = re.compile(r"[!-~]+")
 
 
 class BaseClient:
@@ -23,9 +26,17 @@ class BaseClient:
         timeout: float | None = 5.0,
         wait_for_ready: bool = False,
         tls: TLS | None = None,
+        token: str | None = None,
     ) -> None:
+        if token is not None and not _TOKEN.fullmatch(token):
+            raise ValueError("A token is one word of visible ASCII characters.")
         self._timeout = timeout
-        self._wait_for_ready = wait_for_ready
+        # Not as call credentials: gRPC sends those over its own TLS only, and not where
+        # something else encrypts, such as a service mesh.
+        self._always: dict[str, Any] = {
+            "wait_for_ready": wait_for_ready,
+            "metadata": (("authorization", f"Bearer {token}"),) if token else (),
+        }
         channel: Any = (
             self._grpc.insecure_channel(target, options=OPTIONS)
             if tls is None
@@ -51,7 +62,4 @@ class BaseClient:
 
     def _call(self, timeout: float | None) -> dict[str, Any]:
         """Returns the arguments that every call of one answer gets."""
-        return {
-            "timeout": self._timeout if timeout is None else timeout,
-            "wait_for_ready": self._wait_for_ready,
-        }
+        return {"timeout": self._timeout if timeout is None else timeout, **self._always}

@@ -31,6 +31,11 @@ class DigitClient(BaseClient):
         wait_for_ready: Whether calls wait, up to their timeout, for a server to come
             up, instead of failing once the retries are used up.
         tls: How to encrypt; None for plaintext.
+        token: What servers with --auth-token-file ask for, sent with each call as
+            `authorization: Bearer`. Without `tls`, whoever is in between can read it.
+
+    Raises:
+        ValueError: `token` is not one word of visible ASCII characters.
 
     Every method raises a `ClientError`, of which `client` exports the whole tree.
     """
@@ -110,9 +115,7 @@ class DigitClient(BaseClient):
             it, which does not end the stream.
         """
         stream = Stream(model, version)
-        call = self._predict_stream(
-            stream.requests(images), timeout=timeout, wait_for_ready=self._wait_for_ready
-        )
+        call = self._predict_stream(stream.requests(images), timeout=timeout, **self._always)
         try:
             with translated():
                 for response in call:

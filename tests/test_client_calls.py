@@ -329,10 +329,10 @@ def test_details_reach_the_caller(script: Script, address: str, ask: Ask) -> Non
     "method", ["predict", "predict_batch"], ids=["one image", "a batch of 1,000"]
 )
 def test_what_passes_is_tried_again(script: Script, address: str, ask: Ask, method: str) -> None:
-    """A call survives a server that is unavailable, then overloaded, whatever its size."""
-    script.failures = [status(14, "draining"), status(8, "full")]
+    """A call survives servers that are unavailable, overloaded or stopping, whatever its size."""
+    script.failures = [status(14, "draining"), status(8, "full"), status(1, "stopping")]
     ask(address, method, np.zeros((1000, 784) if method == "predict_batch" else 784))
-    assert len(script.requests) == 3
+    assert len(script.requests) == 4
 
 
 @both

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from client import TLS, ClientError, DeadlineExceeded, DigitClient, Unavailable
+from client import TLS, AccessDenied, ClientError, DeadlineExceeded, DigitClient, Unavailable
 from client.mnist import CHOICES, Dataset, DatasetError, load
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -38,12 +38,17 @@ class Connection:
     server: str
     timeout: float
     tls: TLS | None
+    token: str | None
 
     @contextmanager
     def client(self) -> Iterator[DigitClient]:
         """Connects, and turns what goes wrong meanwhile into a `Failure`."""
         try:
-            with DigitClient(self.server, timeout=self.timeout, tls=self.tls) as client:
+            client = DigitClient(self.server, timeout=self.timeout, tls=self.tls, token=self.token)
+        except ValueError as error:
+            raise click.UsageError(f"--token-file: {error}") from error
+        try:
+            with client:
                 yield client
         except ClientError as error:
             raise self._failure(error) from error
@@ -64,6 +69,11 @@ class Connection:
                 return Unreachable(
                     f"{self.server} is not available ({error}): check the address, or try again "
                     "later."
+                )
+            case AccessDenied():
+                return Failure(
+                    f"{self.server} does not let this caller in ({error}): name a file with a "
+                    "token that it knows with --token-file."
                 )
             case _:
                 return Failure(str(error))
@@ -111,14 +121,22 @@ def connection_options(command: Callable[..., None]) -> Callable[..., None]:
         show_envvar=True,
         help="PEM file of the certificate's key.",
     )
+    @click.option(
+        "--token-file",
+        type=_FILE,
+        envvar="MNIST_CLIENT_TOKEN_FILE",
+        show_envvar=True,
+        help="File with the token of this client, for servers that ask.",
+    )
     @functools.wraps(command)
-    def connected(
+    def connected(  # noqa: PLR0913 - one argument for each option
         *,
         server: str,
         timeout: float,
         tls_ca: Path | None,
         tls_cert: Path | None,
         tls_key: Path | None,
+        token_file: Path | None,
         **options: Any,
     ) -> None:
         try:
@@ -126,7 +144,8 @@ def connection_options(command: Callable[..., None]) -> Callable[..., None]:
         except ValueError as error:
             raise click.UsageError(str(error)) from error
         try:
-            command(connection=Connection(server, timeout, tls), **options)
+            token = token_file.read_text(errors="replace").strip() if token_file else None
+            command(connection=Connection(server, timeout, tls, token), **options)
         except DatasetError as error:
             raise Failure(str(error)) from error
         except OSError as error:
