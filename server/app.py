@@ -44,8 +44,9 @@ WATCH_SECONDS = 1.0
 # Either of them switches traces on.
 TRACES_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
-# How long callers get to hear of each step of leaving: a few round trips, in seconds.
-NOTICE_SECONDS = 0.05
+# How long callers get to hear of each step of leaving: this part of --drain-seconds,
+# and at most so many seconds.
+NOTICE_PART, NOTICE_MOST = 0.01, 1.0
 
 INT_MAX = 2**31 - 1  # gRPC's "never"
 
@@ -164,7 +165,7 @@ class App:
         Those that it has received by then but not handed over would be CANCELLED,
         which callers seldom retry.
         """
-        notice = min(NOTICE_SECONDS, self._config.drain_seconds / 4)
+        notice = min(NOTICE_PART * self._config.drain_seconds, NOTICE_MOST)
         deadline = time.monotonic() + self._config.drain_seconds
         self._health.enter_graceful_shutdown()  # who watches it goes elsewhere
         time.sleep(notice)

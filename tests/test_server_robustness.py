@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 import numpy as np
@@ -267,6 +267,29 @@ def test_a_full_queue_says_when_to_come_back(
     assert all(retry_delay(call) > 0 for call in refused)
     assert set(outcomes) <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
     assert dropped(server, "queue_full") >= len(refused)
+
+
+def go_on_calling(stub: PredictionServiceStub) -> NoReturn:
+    """Calls until a call fails."""
+    while True:
+        stub.Predict(REQUEST)
+
+
+def test_leaving_is_said_before_it_is_done(start_server: StartServer, bundled_models: Path) -> None:
+    """Calls are answered while health says NOT_SERVING, then refused, by the same connection."""
+    server = start_server("--models", str(bundled_models), "--drain-seconds", "100")
+    with grpc.insecure_channel(server.address) as channel:
+        stub = PredictionServiceStub(channel)
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        server.process.terminate()
+        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert stub.Predict(REQUEST).model == "digitnet"
+        with pytest.raises(grpc.RpcError, match="The server is leaving") as caught:
+            go_on_calling(stub)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        watch.cancel()
+    assert server.process.wait(30) == 0
 
 
 def test_a_rolling_restart_loses_no_call(start_server: StartServer, bundled_models: Path) -> None:

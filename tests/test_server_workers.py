@@ -56,16 +56,24 @@ def has_left(pid: int) -> bool:
         return True
 
 
-def sockets(pid: int) -> set[str]:
-    """The inodes of a process's sockets."""
-    links = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
-    return {link.removeprefix("socket:[")[:-1] for link in links if link.startswith("socket:")}
+def connections_of(server: Server, pid: int) -> int:
+    """How many of a server's connections one of its workers has."""
+    open_files = {str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    return sum(f"socket:[{inode}]" in open_files for inode in connections(server))
 
 
-def kill_one(server: Server) -> None:
+def wait_for(stack: ExitStack) -> Iterator[pb.PredictStreamRequest]:
+    """Sends nothing, and ends with the stack."""
+    ended = threading.Event()
+    stack.callback(ended.set)
+    ended.wait()
+    yield from ()
+
+
+def kill(server: Server, pid: int) -> None:
     """Kills a worker, and waits until another one answers in its place."""
     serving = len(events(server, "serving"))
-    os.kill(workers(server)[-1], signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
     until(lambda: len(events(server, "serving")) == serving + 1)
 
 
@@ -103,30 +111,40 @@ def test_they_share_the_connections_and_count_together(server: Server) -> None:
         'model="digitnet"}'
     )
     loaded = 'mnist_model_loads_total{model="digitnet",outcome="loaded"}'
+    streams = []
     with ExitStack() as stack:
         for _ in range(32):
-            channel = grpc.insecure_channel(server.address, OWN_CONNECTION)
-            PredictionServiceStub(stack.enter_context(channel)).Predict(REQUEST)
-        shares = [len(sockets(pid) & connections(server).keys()) for pid in workers(server)]
-    assert sum(shares) == 32
-    assert all(shares)
-    assert len(shares) == 2
-    samples = scrape(server)
-    assert (samples[answered], samples[loaded]) == (32, 2)
-    kill_one(server)
-    samples = scrape(server)
-    assert (samples[answered], samples[loaded]) == (32, 3)
-    assert samples["mnist_in_flight"] == 0
+            channel = stack.enter_context(grpc.insecure_channel(server.address, OWN_CONNECTION))
+            stub = PredictionServiceStub(channel)
+            stub.Predict(REQUEST)
+            streams.append(stub.PredictStream(wait_for(stack)))
+        until(lambda: scrape(server)["mnist_in_flight"] == 32)
+        pid, other = workers(server)
+        shares = [connections_of(server, pid), connections_of(server, other)]
+        assert sum(shares) == 32
+        assert all(shares)
+        samples = scrape(server)
+        assert (samples[answered], samples[loaded]) == (32, 2)
+        kill(server, pid)
+        samples = scrape(server)
+        assert (samples[answered], samples[loaded]) == (32, 3)
+        assert samples["mnist_in_flight"] == shares[1]
 
 
 def test_the_death_of_a_worker_loses_no_call(server: Server) -> None:
-    """The client's retries bridge it; another worker comes at once, later with more patience."""
+    """The client's retries bridge it, when whichever worker is busiest is killed."""
     with load(server.address) as outcomes:
         for _ in range(3):
             answered = outcomes["answered"]
             until(lambda: outcomes["answered"] > answered + 100)  # noqa: B023 - called at once
-            kill_one(server)
+            kill(server, max(workers(server), key=lambda pid: connections_of(server, pid)))
     assert set(outcomes) == {"answered"}
+
+
+def test_a_worker_that_dies_is_replaced_with_patience(server: Server) -> None:
+    """The first time almost at once, and each time after twice as long."""
+    for _ in range(3):
+        kill(server, workers(server)[-1])  # the youngest, so the same place each time
     deaths = events(server, "worker died")
     assert [death["exit_code"] for death in deaths] == [-9, -9, -9]
     assert [death["restart_in_seconds"] for death in deaths] == [0.1, 0.2, 0.4]
