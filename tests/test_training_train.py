@@ -212,8 +212,10 @@ def test_ctrl_c_and_resume(
 ) -> None:
     """A real SIGINT ends with 130 and says how to go on; doing so gives the uninterrupted bits."""
     command = [sys.executable, "-m", "training", "train", "--arch", "tiny", "--dataset", "digits"]
-    epochs = 15  # far more than two, after which the signal is sent
+    epochs = 8
     command += ["--data", str(data_folder), "--runs", str(tmp_path), "--epochs", str(epochs)]
+    # Shells start what runs in the background with SIGINT ignored, and the child would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         command,
         cwd=project,
