@@ -168,7 +168,7 @@ class App:
         notice = min(NOTICE_PART * self._config.drain_seconds, NOTICE_MOST)
         deadline = time.monotonic() + self._config.drain_seconds
         self._health.enter_graceful_shutdown()  # who watches it goes elsewhere
-        time.sleep(notice)
+        time.sleep(notice)  # the notice itself: nothing tells when all callers have heard
         self._calls.refuse()  # who retries pauses
         time.sleep(notice)
         self._server.stop(max(0.0, deadline - time.monotonic())).wait()
@@ -196,7 +196,7 @@ class App:
     def _watch(self) -> None:
         """Follows models and tokens: by polling, which works on every kind of volume."""
         while True:
-            time.sleep(WATCH_SECONDS)
+            time.sleep(WATCH_SECONDS)  # between two looks
             if self._tokens:
                 self._tokens.refresh()
             try:

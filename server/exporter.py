@@ -24,6 +24,7 @@ def start(host: str, port: int, worker_files: Path | None = None) -> None:
     registry = REGISTRY
     if worker_files is not None:
         registry = CollectorRegistry()
+        # Untyped in prometheus_client, as is mark_process_dead below.
         multiprocess.MultiProcessCollector(registry, str(worker_files))  # type: ignore[no-untyped-call]
     try:
         server, _ = start_http_server(port, host, registry)

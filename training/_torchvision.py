@@ -12,6 +12,7 @@ import torch
 try:
     from torchvision.datasets import MNIST
 except RuntimeError:
+    # torch.library is untyped.
     _operators = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for _name in ("nms", "qnms"):
         _operators.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
