@@ -22,7 +22,7 @@ from server.interceptors import CallInterceptor
 from server.model import IMAGE_PIXELS
 from server.repository import Limits, Repository
 from server.security import Certificates, TokenInterceptor, Tokens
-from server.servicers import MAX_STREAMS, PredictionServicer
+from server.servicers.prediction import MAX_STREAMS, PredictionServicer
 
 if TYPE_CHECKING:
     from server.tracing import Tracing

@@ -1,4 +1,4 @@
-"""Translates between the wire and the core, one servicer per protocol; computes nothing."""
+"""`mnist.v1.PredictionService`: this project's own protocol."""
 
 import threading
 import time

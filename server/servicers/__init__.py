@@ -1,0 +1,1 @@
+"""Translate between the wire and the core, a module per protocol; they compute nothing."""
