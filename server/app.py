@@ -22,7 +22,8 @@ from server.interceptors import CallInterceptor
 from server.model import IMAGE_PIXELS
 from server.repository import Limits, Repository
 from server.security import Certificates, TokenInterceptor, Tokens
-from server.servicers.prediction import MAX_STREAMS, PredictionServicer
+from server.servicers.common import MAX_STREAMS, Core
+from server.servicers.prediction import PredictionServicer
 
 if TYPE_CHECKING:
     from server.tracing import Tracing
@@ -122,7 +123,7 @@ class App:
             maximum_concurrent_rpcs=threads,
         )
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-            PredictionServicer(self._repository, config.max_batch), self._server
+            PredictionServicer(Core(self._repository, config.max_batch)), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(SERVICES, self._server)

@@ -76,6 +76,10 @@ class Work:
         """Whether the deadline has passed."""
         return self.deadline <= time.monotonic()
 
+    def age(self) -> float:
+        """Returns the seconds since it was made."""
+        return time.perf_counter() - self.created
+
     def drop(self, error: Exception) -> None:
         """Ends the work without running it."""
         self.error = error
@@ -89,7 +93,7 @@ class Batcher:
         run: answers float32 [n, 1, 28, 28]; called by one thread at a time.
         max_batch: the most images in one run.
         max_queue: the most calls that may wait for a run.
-        metrics: where runs, waits and drops are counted.
+        metrics: told once of what becomes of each call.
     """
 
     def __init__(
@@ -136,7 +140,7 @@ class Batcher:
             elif work.state is not _State.NEW:
                 return
             work.drop(Cancelled("The caller went away while the call was queued."))
-            self._metrics.cancelled.inc()
+            self._metrics.dropped("cancelled", work.age())
 
     def _admit(self, work: Work) -> None:
         if work.has_expired():
@@ -147,9 +151,9 @@ class Batcher:
         elif len(self._queue) < self._max_queue:
             work.state = _State.QUEUED
             self._queue.append(work)
-            self._metrics.queue_depth.set(len(self._queue))
+            self._metrics.waiting(len(self._queue))
         else:
-            self._metrics.queue_full.inc()
+            self._metrics.dropped("queue_full", work.age())
             raise QueueFull(
                 f"All {self._max_queue} places in the queue are taken: try again later.",
                 RETRY_AFTER,
@@ -176,7 +180,7 @@ class Batcher:
         self._answer(batch)
         with self._mutex:
             self._hand_over()
-            self._metrics.queue_depth.set(len(self._queue))
+            self._metrics.waiting(len(self._queue))
         for other in batch:
             other.state = _State.DONE
             if other is not work:
@@ -203,20 +207,19 @@ class Batcher:
         except Exception as error:  # noqa: BLE001 - whatever it is, its caller gets it
             if alone:
                 batch[0].error = error
+                self._metrics.failed(batch[0].age())
             else:  # one by one, so that only the guilty one fails
                 for work in batch:
                     self._answer([work])
             return
         seconds = time.perf_counter() - started
-        self._metrics.run_seconds.observe(seconds)
-        self._metrics.run_images.observe(len(pixels))
         start = 0
         for work in batch:
             rows = slice(start, start + len(work.pixels))
             start = rows.stop
             work.answers = Answers(answers.logits[rows], answers.probabilities[rows])
             work.queue_seconds, work.run_seconds = started - work.created, seconds
-            self._metrics.queue_seconds.observe(work.queue_seconds)
+        self._metrics.ran(len(pixels), [work.queue_seconds for work in batch], seconds)
 
     def _hand_over(self) -> None:
         while self._queue:
@@ -231,4 +234,4 @@ class Batcher:
 
     def _expire(self, work: Work) -> None:
         work.drop(DeadlineExpired("The deadline passed while the call was queued."))
-        self._metrics.expired.inc()
+        self._metrics.dropped("expired", work.age())

@@ -5,9 +5,14 @@ which prometheus_client looks for when it is imported, and the supervisor export
 their sum.
 """
 
+import threading
+from collections.abc import Sequence
+from copy import deepcopy
+
 from prometheus_client import Counter, Gauge, Histogram
 
 from server.model import Metadata
+from server.statistics import Statistics
 
 # In seconds, from 50 µs to 10 s.
 LATENCY_BUCKETS = (
@@ -51,20 +56,51 @@ _dropped = Counter(
 
 
 class ModelMetrics:
-    """The metrics of one model's batcher, with the labels looked up once.
+    """What becomes of one version's work, for Prometheus and for `Statistics` alike.
 
     Args:
-        model: its name.
+        model: the model's name; Prometheus sees the sum over its versions.
     """
 
     def __init__(self, model: str) -> None:
-        self.queue_seconds = _queue_seconds.labels(model)
-        self.queue_depth = _queue_depth.labels(model)
-        self.run_seconds = _run_seconds.labels(model)
-        self.run_images = _run_images.labels(model)
-        self.queue_full = _dropped.labels(model, "queue_full")
-        self.expired = _dropped.labels(model, "expired")
-        self.cancelled = _dropped.labels(model, "cancelled")
+        self._queue_seconds = _queue_seconds.labels(model)
+        self._queue_depth = _queue_depth.labels(model)
+        self._run_seconds = _run_seconds.labels(model)
+        self._run_images = _run_images.labels(model)
+        self._dropped = {
+            reason: _dropped.labels(model, reason)
+            for reason in ("queue_full", "expired", "cancelled")
+        }
+        self._statistics = Statistics()
+        self._mutex = threading.Lock()
+
+    def waiting(self, calls: int) -> None:
+        """Says how many calls wait for a run now."""
+        self._queue_depth.set(calls)
+
+    def ran(self, images: int, waits: Sequence[float], seconds: float) -> None:
+        """Counts a run of so many images, for calls that had waited so many seconds each."""
+        self._run_seconds.observe(seconds)
+        self._run_images.observe(images)
+        for wait in waits:
+            self._queue_seconds.observe(wait)
+        with self._mutex:
+            self._statistics.ran(images, waits, seconds)
+
+    def dropped(self, reason: str, seconds: float) -> None:
+        """Counts a call that is never run, and what it waited."""
+        self._dropped[reason].inc()
+        self.failed(seconds)
+
+    def failed(self, seconds: float) -> None:
+        """Counts a call that is not answered, and what passed until that was known."""
+        with self._mutex:
+            self._statistics.fail.add(seconds)
+
+    def statistics(self) -> Statistics:
+        """Returns a copy of the sums, taken between two runs."""
+        with self._mutex:
+            return deepcopy(self._statistics)
 
 
 def answers(model: str, version: int, metadata: Metadata, *, ready: bool) -> None:

@@ -52,9 +52,15 @@ def model() -> GatedModel:
 
 
 @pytest.fixture
-def batcher(model: GatedModel) -> Batcher:
+def metrics() -> ModelMetrics:
+    """What the batcher is told to count with."""
+    return ModelMetrics("gated")
+
+
+@pytest.fixture
+def batcher(model: GatedModel, metrics: ModelMetrics) -> Batcher:
     """Four images a run, three calls in the queue."""
-    return Batcher(model.run, max_batch=4, max_queue=3, metrics=ModelMetrics("gated"))
+    return Batcher(model.run, max_batch=4, max_queue=3, metrics=metrics)
 
 
 Submit = Callable[[Work], Future[Answers]]
@@ -187,10 +193,32 @@ def test_only_the_guilty_call_fails(model: GatedModel, batcher: Batcher, submit:
     assert batcher.submit(work(0.3)).logits[0, 0] == pytest.approx(0.3)
 
 
-def test_nothing_is_lost_in_a_crowd(model: GatedModel) -> None:
+def test_each_call_is_counted_once(
+    model: GatedModel, batcher: Batcher, metrics: ModelMetrics, submit: Submit
+) -> None:
+    """Answered, failed, expired, cancelled and refused: the sums tell them apart and add up."""
+    alone = submit(work(0.0))
+    leaving, guilty = work(0.1), submit(work(float("nan")))
+    gone, pair = submit(leaving), submit(work(0.2, 0.3))
+    with pytest.raises(QueueFull):
+        batcher.submit(work(0.4))
+    with pytest.raises(DeadlineExpired):
+        batcher.submit(work(0.5, deadline=time.monotonic()))
+    batcher.cancel(leaving)
+    model.let_through(100)
+    for future in (alone, pair, gone, guilty):
+        future.exception(timeout=10)
+    found = metrics.statistics()
+    assert (found.images, found.queue.count, found.compute.count, found.fail.count) == (3, 2, 2, 4)
+    assert {images: runs.count for images, runs in found.batches.items()} == {1: 1, 2: 1}
+    assert found.compute.ns == sum(runs.ns for runs in found.batches.values())
+    assert time.time() - 60 < found.last_run_ms / 1000 <= time.time()
+
+
+def test_nothing_is_lost_in_a_crowd(model: GatedModel, metrics: ModelMetrics) -> None:
     """Of many threads with many calls, some cancelled, some expiring, each gets its own answer."""
     model.let_through(100_000)
-    batcher = Batcher(model.run, max_batch=8, max_queue=1_000, metrics=ModelMetrics("gated"))
+    batcher = Batcher(model.run, max_batch=8, max_queue=1_000, metrics=metrics)
 
     def call(number: int) -> None:
         value = number / 2000
@@ -212,3 +240,7 @@ def test_nothing_is_lost_in_a_crowd(model: GatedModel) -> None:
         for future in [pool.submit(call, number) for number in range(2000)]:
             future.result(timeout=60)
     assert all(len(run) <= 8 for run in model.runs)
+    found = metrics.statistics()
+    assert found.images == found.compute.count
+    assert found.compute.count + found.fail.count == 2000
+    assert sum(images * runs.count for images, runs in found.batches.items()) == found.images
