@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import grpc
@@ -15,7 +14,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from proto.mnist.v1 import prediction_service_pb2, prediction_service_pb2_grpc
-from server import logs, signals
+from server import logs, metrics, signals
+from server.arrivals import Arrivals
 from server.config import Config
 from server.errors import StartError
 from server.interceptors import CallInterceptor
@@ -24,6 +24,7 @@ from server.repository import Limits, Repository
 from server.security import Certificates, TokenInterceptor, Tokens
 from server.servicers.common import MAX_STREAMS, Core
 from server.servicers.prediction import PredictionServicer
+from server.threads import Pool, prefer_throughput
 
 if TYPE_CHECKING:
     from server.tracing import Tracing
@@ -101,15 +102,18 @@ class App:
     """
 
     def __init__(self, config: Config, *, share_port: bool = False) -> None:
+        prefer_throughput()
         self._config = config
+        arrivals = Arrivals()
         self._repository = Repository(
             config.models,
             config.default_model,
             Limits(config.max_batch, config.max_queue, config.intra_op_threads),
+            arrivals,
         )
         self._tokens = Tokens(config.auth_token_file) if config.auth_token_file else None
         self._tracing = _tracing()
-        self._calls = CallInterceptor(logs.AccessLog(), self._tracing)
+        self._calls = CallInterceptor(logs.AccessLog(), arrivals, self._tracing)
         self._known: set[str] = set()
         self._health = health.HealthServicer()
         self._set_health()
@@ -117,7 +121,7 @@ class App:
         # queue's bound that refuses, with some left for what answers at once.
         threads = config.max_queue + MAX_STREAMS + SPARE_THREADS
         self._server = grpc.server(
-            ThreadPoolExecutor(threads, thread_name_prefix="call"),
+            Pool(),  # type: ignore[arg-type] # all of an executor that gRPC uses
             interceptors=self._interceptors(),
             options=_options(config, share_port=share_port),
             maximum_concurrent_rpcs=threads,
@@ -198,6 +202,7 @@ class App:
         """Follows models and tokens: by polling, which works on every kind of volume."""
         while True:
             time.sleep(WATCH_SECONDS)  # between two looks
+            metrics.settle()
             if self._tokens:
                 self._tokens.refresh()
             try:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 import structlog
@@ -15,9 +13,9 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc.error_details_pb2 import BadRequest, RequestInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
-from prometheus_client import Histogram
 
 from server import errors, metrics
+from server.arrivals import Arrivals
 from server.calls import Call, current
 
 log = structlog.get_logger()
@@ -25,8 +23,6 @@ log = structlog.get_logger()
 if TYPE_CHECKING:  # generic in its stubs only
     Handler = grpc.RpcMethodHandler[Any, Any]
     from server.tracing import Tracing  # imported where traces are wanted only
-
-Metadata = Iterable[tuple[str, str | bytes]]
 
 _CODES: dict[type[Exception], grpc.StatusCode] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
@@ -75,13 +71,14 @@ class CallInterceptor(grpc.ServerInterceptor):
     """Follows each call to our services from its first byte to its last.
 
     Args:
-        access_log: gets each call when it has ended, with its status code's name.
+        access_log: gets each call when it has ended.
         tracing: gets the calls' spans; None for no traces.
     """
 
     def __init__(
-        self, access_log: Callable[[Call, str], None], tracing: Tracing | None = None
+        self, access_log: Callable[[Call], None], arrivals: Arrivals, tracing: Tracing | None = None
     ) -> None:
+        self._arrivals = arrivals
         self._access_log = access_log
         self._tracing = tracing
         self._wrapped: dict[str, Handler] = {}
@@ -115,7 +112,6 @@ class CallInterceptor(grpc.ServerInterceptor):
         """
         deserialize, serialize = handler.request_deserializer, handler.response_serializer
         unary, stream = handler.unary_unary, handler.stream_stream
-        latency = metrics.request_seconds.labels(method)
 
         def parse(data: bytes) -> Any:
             try:
@@ -131,59 +127,63 @@ class CallInterceptor(grpc.ServerInterceptor):
                 call.trace.serialised()
             return data
 
+        def arrive(data: bytes) -> bytes:
+            self._arrivals.come()
+            return data
+
         def respond(data: bytes, context: grpc.ServicerContext) -> Any:
-            with self._followed(method, latency, context) as call:
-                response = unary(parse(data), context)  # type: ignore[misc] # not called for streams
-                return to_bytes(response, call)
+            self._arrivals.go()
+            call = self._begin(method, context)
+            try:
+                self._admit()
+                return to_bytes(unary(parse(data), context), call)  # type: ignore[misc] # not called for streams
+            except Exception as error:  # noqa: BLE001 - the last stop before the wire
+                self._abort(call, error, context)
+            finally:
+                self._end(call)
 
         def respond_to_stream(
             data: Iterator[bytes], context: grpc.ServicerContext
         ) -> Iterator[Any]:
-            with self._followed(method, latency, context) as call:
+            call = self._begin(method, context)
+            try:
+                self._admit()
                 for response in stream(map(parse, data), context):  # type: ignore[misc] # as above
                     yield to_bytes(response, call)
+            except GeneratorExit:  # the caller takes no more answers
+                call.code = grpc.StatusCode.CANCELLED.name
+                raise
+            except grpc.RpcError:  # the caller sends no more
+                self._abort(call, errors.Cancelled("The caller went away."), context)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._abort(call, error, context)
+            finally:
+                self._end(call)
 
         if unary is not None:
-            return grpc.unary_unary_rpc_method_handler(respond)
+            return grpc.unary_unary_rpc_method_handler(respond, arrive)
         return grpc.stream_stream_rpc_method_handler(respond_to_stream)
 
-    @contextmanager
-    def _followed(
-        self, method: str, latency: Histogram, context: grpc.ServicerContext
-    ) -> Iterator[Call]:
-        metadata = context.invocation_metadata()
-        call = Call(method, _request_id(metadata))
+    def _begin(self, method: str, context: grpc.ServicerContext) -> Call:
+        call = Call(method, context.invocation_metadata())
         if self._tracing:
-            call.trace = self._tracing.follow(call, metadata)
+            call.trace = self._tracing.follow(call)
         current.set(call)
-        metrics.in_flight.inc()
-        code = grpc.StatusCode.OK
-        try:
-            self._admit()
-            yield call
-        except GeneratorExit:  # a stream whose caller takes no more answers
-            code = grpc.StatusCode.CANCELLED
-            raise
-        except Exception as error:  # noqa: BLE001 - the last stop before the wire
-            if isinstance(error, grpc.RpcError):  # a stream whose caller sends no more
-                error = errors.Cancelled("The caller went away.")
-            code = code_of(error)
-            context.abort_with_status(rpc_status.to_status(to_status(error)))
-        finally:
-            call.seconds = time.perf_counter() - call.started
-            metrics.in_flight.dec()
-            latency.observe(call.seconds)
-            metrics.requests.labels(method, call.model, code.name).inc()
-            self._access_log(call, code.name)
-            if call.trace:
-                call.trace.end(call, code)
+        metrics.under_way.add(call)
+        return call
+
+    def _abort(self, call: Call, error: Exception, context: grpc.ServicerContext) -> NoReturn:
+        call.code = code_of(error).name
+        context.abort_with_status(rpc_status.to_status(to_status(error)))
+
+    def _end(self, call: Call) -> None:
+        call.seconds = time.perf_counter() - call.started
+        metrics.under_way.discard(call)
+        metrics.later(metrics.ended, call)
+        self._access_log(call)
+        if call.trace:
+            call.trace.end(call)
 
     def _admit(self) -> None:
         if self._leaving:
             raise errors.NotReady("The server is leaving: try again, and another will answer.")
-
-
-def _request_id(metadata: Metadata) -> str:
-    """The caller's own `x-request-id`, or a new one."""
-    given = (value for key, value in metadata if key == "x-request-id")
-    return str(next(given, None) or secrets.token_hex(8))

@@ -44,7 +44,7 @@ class AccessLog:
         self._lines = 0
         self._skipped = 0
 
-    def __call__(self, call: Call, code: str) -> None:
+    def __call__(self, call: Call) -> None:
         """Logs a call that has ended. Races between threads may cost a line, nothing else."""
         second = int(time.monotonic())
         if second != self._second:
@@ -58,7 +58,7 @@ class AccessLog:
         log.info(
             "call",
             method=call.method,
-            code=code,
+            code=call.code,
             request_id=call.request_id,
             model=call.model,
             version=call.version,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from server.arrivals import Arrivals
 from server import metrics
 from server.batcher import Batcher
 from server.errors import ModelNotFound, ModelRefused, NotReady
@@ -67,7 +68,8 @@ class Repository:
         limits: what each model gets.
     """
 
-    def __init__(self, directory: Path, default: str, limits: Limits) -> None:
+    def __init__(self, directory: Path, default: str, limits: Limits, arrivals: Arrivals) -> None:
+        self._arrivals = arrivals
         self._directory = directory
         self._limits = limits
         self.default = default
@@ -172,7 +174,11 @@ class Repository:
                 dataset=metadata.dataset,
             )
         batcher = Batcher(
-            model.run, self._limits.max_batch, self._limits.max_queue, metrics.ModelMetrics(name)
+            model.run,
+            self._limits.max_batch,
+            self._limits.max_queue,
+            metrics.ModelMetrics(name),
+            self._arrivals,
         )
         return Served(name, version, metadata, batcher)
 

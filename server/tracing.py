@@ -8,7 +8,6 @@ https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables
 import logging
 import threading
 import time
-from collections.abc import Iterable
 
 import grpc
 import structlog
@@ -74,17 +73,17 @@ class Trace:
             self._add("serialisation", self._answered, time.perf_counter())
             self._answered = None
 
-    def end(self, call: Call, code: grpc.StatusCode) -> None:
+    def end(self, call: Call) -> None:
         """Ends the call's span with what is known of it now."""
         self._span.set_attributes(
             {
-                "rpc.grpc.status_code": code.value[0],
+                "rpc.grpc.status_code": grpc.StatusCode[call.code].value[0],
                 "mnist.model": call.model,
                 "mnist.model_version": call.version,
                 "mnist.images": call.images,
             }
         )
-        if code in SERVER_ERRORS:
+        if grpc.StatusCode[call.code] in SERVER_ERRORS:
             self._span.set_status(StatusCode.ERROR)
         self._span.end(_unix(call.started + call.seconds, self._epoch))
 
@@ -118,8 +117,8 @@ class Tracing:
         self._propagator = TraceContextTextMapPropagator()
         log.info("exporting traces")
 
-    def follow(self, call: Call, metadata: Iterable[tuple[str, str | bytes]]) -> Trace | None:
-        """Starts a call's span, below the caller's own where `metadata` names one.
+    def follow(self, call: Call) -> Trace | None:
+        """Starts a call's span, below the caller's own where its metadata names one.
 
         Returns:
             None where the caller or the sampler does not want it recorded.
@@ -128,7 +127,7 @@ class Tracing:
         service, _, method = call.method[1:].partition("/")
         span = self._tracer.start_span(
             call.method[1:],
-            self._propagator.extract(dict(metadata)),
+            self._propagator.extract(dict(call.metadata)),
             SpanKind.SERVER,
             # https://opentelemetry.io/docs/specs/semconv/rpc/rpc-spans/
             {

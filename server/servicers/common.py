@@ -20,6 +20,10 @@ from server.repository import Repository, Served
 MAX_STREAMS = 64
 STREAM_RETRY_AFTER = 1.0  # seconds: streams last longer than calls
 
+# 1.0, bit for bit. Read as integers, the floats from 0 to 1 are the smallest of all; those
+# above, negative ones, infinities and NaNs are greater: one look tells what else takes two.
+ONE = np.float32(1).view(np.uint32)
+
 
 class Core:
     """The way to the models.
@@ -96,8 +100,10 @@ def in_range(values: Floats, field: str) -> Floats:
     Raises:
         InvalidInput: they are not; says which, and what to do.
     """
+    if np.maximum.reduce(values.view(np.uint32)) <= ONE:
+        return values.reshape(-1, *IMAGE_SHAPE)
     low, high = values.min(), values.max()
-    if low >= 0 and high <= 1:  # both false where there is a NaN
+    if low >= 0 and high <= 1:  # there is a -0.0
         return values.reshape(-1, *IMAGE_SHAPE)
     wrong = int(np.argmax(~((values >= 0) & (values <= 1))))
     advice = "send finite values from 0 (background) to 1 (ink)"
