@@ -6,10 +6,9 @@ their sum.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
 from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
-
 from typing import Any
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric

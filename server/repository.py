@@ -12,8 +12,8 @@ from pathlib import Path
 
 import structlog
 
-from server.arrivals import Arrivals
 from server import metrics
+from server.arrivals import Arrivals
 from server.batcher import Batcher
 from server.errors import ModelNotFound, ModelRefused, NotReady
 from server.model import GOLDEN_FILE, MODEL_FILE, Metadata, Model
@@ -75,6 +75,7 @@ class Repository:
         self.default = default
         # Replaced as a whole, never changed, so that readers need no lock.
         self._models: Models | None = None
+        self._newest: dict[str, Served] = {}  # of each name the newest version that is ready
 
     def scan(self) -> bool:
         """Loads what is new or has changed in the directory, forgets what is gone.
@@ -102,6 +103,7 @@ class Repository:
             return False
         _publish(before, ready=False)
         _publish(after, ready=True)
+        self._newest = _newest(after)
         self._models = after
         return True
 
@@ -112,9 +114,11 @@ class Repository:
             ModelNotFound: there is no such model or version.
             NotReady: there is, but it is not loaded yet, or was refused.
         """
+        name = name or self.default
+        if not version and (newest := self._newest.get(name)):
+            return newest
         if self._models is None:
             raise NotReady("The models are still being loaded: try again in a moment.")
-        name = name or self.default
         versions = self._models.get(name)
         if versions is None:
             raise ModelNotFound(
@@ -125,16 +129,14 @@ class Repository:
                 f"Model {name!r} has no version {version}; it has: "
                 f"{', '.join(map(str, sorted(versions)))}."
             )
-        served = versions[version].served if version else self.newest(name)
+        served = versions[version].served if version else None
         if served is None:
             raise NotReady(f"Model {name!r} was refused at loading: the server's log says why.")
         return served
 
     def newest(self, name: str) -> Served | None:
         """Returns the newest version of `name` that is ready, if any is."""
-        versions = (self._models or {}).get(name, {})
-        ready = (entry.served for entry in versions.values() if entry.served)
-        return max(ready, key=lambda served: served.version, default=None)
+        return self._newest.get(name)
 
     def entries(self) -> list[Entry]:
         """Returns every version, by name and number."""
@@ -181,6 +183,16 @@ class Repository:
             self._arrivals,
         )
         return Served(name, version, metadata, batcher)
+
+
+def _newest(models: Models) -> dict[str, Served]:
+    # By number, so that the last of a name is the newest.
+    return {
+        name: entry.served
+        for name, versions in models.items()
+        for _, entry in sorted(versions.items())
+        if entry.served
+    }
 
 
 def _publish(models: Models, *, ready: bool) -> None:

@@ -32,7 +32,7 @@ class PredictionServicer(PredictionServiceServicer):
         pixels = _one_image(request.pixels)
         served, answers = self._core.answer(request.model, request.model_version, pixels, context)
         return pb.PredictResponse(
-            prediction=_predictions(answers)[0], model=served.name, model_version=served.version
+            prediction=_prediction(answers), model=served.name, model_version=served.version
         )
 
     def PredictBatch(
@@ -41,9 +41,9 @@ class PredictionServicer(PredictionServiceServicer):
         """Answers up to `max_batch` images."""
         pixels = _images(request.pixels, self._core.max_batch)
         served, answers = self._core.answer(request.model, request.model_version, pixels, context)
-        return pb.PredictBatchResponse(
-            predictions=_predictions(answers), model=served.name, model_version=served.version
-        )
+        response = _predictions(answers)
+        response.model, response.model_version = served.name, served.version
+        return response
 
     def PredictStream(
         self, request_iterator: Iterator[pb.PredictStreamRequest], context: grpc.ServicerContext
@@ -64,7 +64,7 @@ class PredictionServicer(PredictionServiceServicer):
         except Exception as error:  # noqa: BLE001 - an item's failure must not end the stream
             return pb.PredictStreamResponse(error=to_status(error))
         return pb.PredictStreamResponse(
-            prediction=_predictions(answers)[0], model=served.name, model_version=served.version
+            prediction=_prediction(answers), model=served.name, model_version=served.version
         )
 
     def ListModels(
@@ -99,19 +99,38 @@ def _images(pixels: Sequence[float], most: int) -> Floats:
     return in_range(np.array(pixels, np.float32), "pixels")
 
 
-def _predictions(answers: Answers) -> list[pb.Prediction]:
+def _prediction(answers: Answers) -> pb.Prediction:
     # Lists, since protobuf takes numpy's scalars one by one at several times the cost.
-    return [
-        pb.Prediction(
-            digit=digit, confidence=probabilities[digit], probabilities=probabilities, logits=logits
-        )
-        for digit, probabilities, logits in zip(
-            answers.logits.argmax(axis=1).tolist(),
-            answers.probabilities.tolist(),
-            answers.logits.tolist(),
-            strict=True,
-        )
-    ]
+    logits, probabilities = answers.logits[0].tolist(), answers.probabilities[0].tolist()
+    digit = logits.index(max(logits))
+    return pb.Prediction(
+        digit=digit, confidence=probabilities[digit], probabilities=probabilities, logits=logits
+    )
+
+
+# A prediction's bytes in a PredictBatchResponse, and where in them its values stand: for every
+# prediction the same, so numpy writes all of a batch at once, in a sixth of the time.
+_PREDICTION = pb.PredictBatchResponse(
+    predictions=[pb.Prediction(digit=1, confidence=1, probabilities=[1] * 10, logits=[1] * 10)]
+).SerializeToString()
+_VALUES = np.dtype(
+    {
+        "names": ["digit", "confidence", "probabilities", "logits"],
+        "formats": ["u1", "<f4", ("<f4", 10), ("<f4", 10)],
+        "offsets": [3, 5, 11, 53],
+        "itemsize": len(_PREDICTION),
+    }
+)
+
+
+def _predictions(answers: Answers) -> pb.PredictBatchResponse:
+    data = bytearray(_PREDICTION * len(answers.logits))
+    values = np.frombuffer(data, _VALUES)
+    values["digit"] = answers.logits.argmax(axis=1)
+    values["confidence"] = answers.probabilities.max(axis=1)
+    values["probabilities"] = answers.probabilities
+    values["logits"] = answers.logits
+    return pb.PredictBatchResponse.FromString(bytes(data))
 
 
 def _model(entry: Entry, default: Served | None) -> pb.Model:
