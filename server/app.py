@@ -24,7 +24,7 @@ from server.repository import Limits, Repository
 from server.security import Certificates, TokenInterceptor, Tokens
 from server.servicers.common import MAX_STREAMS, Core
 from server.servicers.prediction import PredictionServicer
-from server.threads import Pool, prefer_throughput
+from server.threads import Pool
 
 if TYPE_CHECKING:
     from server.tracing import Tracing
@@ -102,7 +102,6 @@ class App:
     """
 
     def __init__(self, config: Config, *, share_port: bool = False) -> None:
-        prefer_throughput()
         self._config = config
         arrivals = Arrivals()
         self._repository = Repository(
@@ -113,7 +112,7 @@ class App:
         )
         self._tokens = Tokens(config.auth_token_file) if config.auth_token_file else None
         self._tracing = _tracing()
-        self._calls = CallInterceptor(logs.AccessLog(), arrivals, self._tracing)
+        self._calls = CallInterceptor(arrivals, logs.AccessLog(), self._tracing)
         self._known: set[str] = set()
         self._health = health.HealthServicer()
         self._set_health()

@@ -4,7 +4,7 @@ import threading
 
 
 class Arrivals:
-    """Counts calls whose message is here, until their own thread begins on them."""
+    """Counts unary calls whose message is here and whose thread is still to begin on them."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
@@ -16,6 +16,6 @@ class Arrivals:
             self.count += 1
 
     def go(self) -> None:
-        """Forgets a call whose thread has begun on it."""
+        """Counts it no longer: its thread has begun on it."""
         with self._mutex:
             self.count -= 1

@@ -1,8 +1,9 @@
 """Batching without a timer.
 
-Whoever finds the model idle runs at once. Whoever finds it busy queues up, and
-when the run ends everything that queued up meanwhile is run together. So a lone
-call never waits for company, and a crowd is batched by itself.
+Whoever finds the model idle runs. Whoever finds it busy queues up, and when the
+run ends everything that queued up meanwhile is run together. Before a run, calls
+whose message is here already get a turn to join it. So a lone call never waits
+for company, and a crowd is batched by itself.
 
 There is no thread of its own: the first of those who wait leads the next run,
 and the others sleep until their answer is there. Work whose deadline has passed
@@ -26,8 +27,14 @@ from server.model import Answers, Floats
 
 # What a refused caller is told to wait, in seconds: about a full queue's time.
 RETRY_AFTER = 0.05
-MOST_YIELDS = 16
-COMPANY = 16
+
+# A run takes on company up to so many images: in larger runs onnxruntime takes no less
+# time for an image, and callers wait longer.
+COMPANY_IMAGES = 32
+
+# How many turns calls that are on their way get, at most, to join a run. Each is over in
+# microseconds, and bounded, so that no call waits for one that never comes.
+TURNS = 16
 
 
 class _State(enum.Enum):
@@ -98,6 +105,7 @@ class Batcher:
         max_batch: the most images in one run.
         max_queue: the most calls that may wait for a run.
         metrics: told once of what becomes of each call.
+        arrivals: calls that are on their way, to this model or another.
     """
 
     def __init__(
@@ -108,9 +116,9 @@ class Batcher:
         metrics: ModelMetrics,
         arrivals: Arrivals,
     ) -> None:
-        self._arrivals = arrivals
         self._run = run
         self._metrics = metrics
+        self._arrivals = arrivals
         self._max_batch = max_batch
         self._max_queue = max_queue
         self._mutex = threading.Lock()
@@ -179,10 +187,7 @@ class Batcher:
 
     def _lead(self, work: Work) -> None:
         """Runs the work and all that may join it, then hands the lead over."""
-        for _ in range(MOST_YIELDS):
-            if not self._arrivals.count or len(self._queue) >= COMPANY:
-                break
-            os.sched_yield()
+        self._let_others_come()
         batch = [work]
         if self._queue:
             with self._mutex:
@@ -196,9 +201,16 @@ class Batcher:
             if other is not work:
                 other.awake.release()
 
+    def _let_others_come(self) -> None:
+        turns = 0
+        while self._arrivals.count and turns < TURNS and len(self._queue) < COMPANY_IMAGES:
+            os.sched_yield()  # gives the interpreter away too
+            turns += 1
+
     def _take_company(self, batch: list[Work]) -> None:
         images = len(batch[0].pixels)
-        while self._queue and images + len(self._queue[0].pixels) <= self._max_batch:
+        most = min(self._max_batch, COMPANY_IMAGES)
+        while self._queue and images + len(self._queue[0].pixels) <= most:
             work = self._queue.popleft()
             if work.has_expired():
                 self._expire(work)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from server import cpus, exporter, logs, signals
+from server import cpus, exporter, logs, signals, threads
 from server.config import ENVIRONMENT_PREFIX, Config
 from server.errors import StartError
 
@@ -52,7 +52,7 @@ CONTEXT = {
     "--max-batch",
     default=256,
     type=click.IntRange(1, 4096),
-    help="Most images in one run and in one PredictBatch: more for throughput, fewer so that "
+    help="Most images in one call and in one run: more for callers with many, fewer so that "
     "a lone call never waits long behind a big one.",
 )
 @click.option(
@@ -139,6 +139,7 @@ def _run(config: Config, *, worker: bool) -> None:
         supervisor.run(config)
         return
     signals.hold()
+    threads.prefer_throughput()
     if worker:
         from server import worker as server  # noqa: PLC0415 - see above
 

@@ -71,12 +71,13 @@ class CallInterceptor(grpc.ServerInterceptor):
     """Follows each call to our services from its first byte to its last.
 
     Args:
+        arrivals: told of unary calls as they come.
         access_log: gets each call when it has ended.
         tracing: gets the calls' spans; None for no traces.
     """
 
     def __init__(
-        self, access_log: Callable[[Call], None], arrivals: Arrivals, tracing: Tracing | None = None
+        self, arrivals: Arrivals, access_log: Callable[[Call], None], tracing: Tracing | None = None
     ) -> None:
         self._arrivals = arrivals
         self._access_log = access_log
@@ -102,32 +103,14 @@ class CallInterceptor(grpc.ServerInterceptor):
                 return None
             if method.startswith("/grpc."):
                 return handler
-            self._wrapped[method] = self._wrap(method, handler)
+            wrap = self._wrap_stream if handler.unary_unary is None else self._wrap_unary
+            self._wrapped[method] = wrap(method, handler)
         return self._wrapped[method]
 
-    def _wrap(self, method: str, handler: Handler) -> Handler:
-        """Parses and serialises here too.
+    def _wrap_unary(self, method: str, handler: Handler) -> Handler:
+        parse, to_bytes = _parser(handler), _serializer(handler)
 
-        So bytes that are no message are the caller's error, and both count as the call's time.
-        """
-        deserialize, serialize = handler.request_deserializer, handler.response_serializer
-        unary, stream = handler.unary_unary, handler.stream_stream
-
-        def parse(data: bytes) -> Any:
-            try:
-                return deserialize(data) if deserialize else data
-            except DecodeError:
-                raise errors.InvalidInput(
-                    "", "These bytes are not the message this method takes: check the .proto."
-                ) from None
-
-        def to_bytes(response: Any, call: Call) -> Any:
-            data = serialize(response) if serialize else response
-            if call.trace:
-                call.trace.serialised()
-            return data
-
-        def arrive(data: bytes) -> bytes:
+        def arrive(data: bytes) -> bytes:  # in gRPC's own thread
             self._arrivals.come()
             return data
 
@@ -136,19 +119,22 @@ class CallInterceptor(grpc.ServerInterceptor):
             call = self._begin(method, context)
             try:
                 self._admit()
-                return to_bytes(unary(parse(data), context), call)  # type: ignore[misc] # not called for streams
+                return to_bytes(handler.unary_unary(parse(data), context), call)  # type: ignore[misc] # it is there
             except Exception as error:  # noqa: BLE001 - the last stop before the wire
                 self._abort(call, error, context)
             finally:
                 self._end(call)
 
-        def respond_to_stream(
-            data: Iterator[bytes], context: grpc.ServicerContext
-        ) -> Iterator[Any]:
+        return grpc.unary_unary_rpc_method_handler(respond, arrive)
+
+    def _wrap_stream(self, method: str, handler: Handler) -> Handler:
+        parse, to_bytes = _parser(handler), _serializer(handler)
+
+        def respond(data: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
             call = self._begin(method, context)
             try:
                 self._admit()
-                for response in stream(map(parse, data), context):  # type: ignore[misc] # as above
+                for response in handler.stream_stream(map(parse, data), context):  # type: ignore[misc] # as above
                     yield to_bytes(response, call)
             except GeneratorExit:  # the caller takes no more answers
                 call.code = grpc.StatusCode.CANCELLED.name
@@ -160,9 +146,7 @@ class CallInterceptor(grpc.ServerInterceptor):
             finally:
                 self._end(call)
 
-        if unary is not None:
-            return grpc.unary_unary_rpc_method_handler(respond, arrive)
-        return grpc.stream_stream_rpc_method_handler(respond_to_stream)
+        return grpc.stream_stream_rpc_method_handler(respond)
 
     def _begin(self, method: str, context: grpc.ServicerContext) -> Call:
         call = Call(method, context.invocation_metadata())
@@ -174,7 +158,12 @@ class CallInterceptor(grpc.ServerInterceptor):
 
     def _abort(self, call: Call, error: Exception, context: grpc.ServicerContext) -> NoReturn:
         call.code = code_of(error).name
-        context.abort_with_status(rpc_status.to_status(to_status(error)))
+        status = rpc_status.to_status(to_status(error))
+        if isinstance(error, errors.QueueFull):
+            status = status._replace(  # type: ignore[attr-defined] # a named tuple
+                trailing_metadata=(*status.trailing_metadata, _pushback(error.retry_after))
+            )
+        context.abort_with_status(status)
 
     def _end(self, call: Call) -> None:
         call.seconds = time.perf_counter() - call.started
@@ -187,3 +176,38 @@ class CallInterceptor(grpc.ServerInterceptor):
     def _admit(self) -> None:
         if self._leaving:
             raise errors.NotReady("The server is leaving: try again, and another will answer.")
+
+
+def _pushback(seconds: float) -> tuple[str, str]:
+    """What gRPC's own retries wait for, as RetryInfo is for people's: gRFC A6."""
+    return "grpc-retry-pushback-ms", str(round(seconds * 1000))
+
+
+# Parsing and serialising are done where the call is followed: so bytes that are no
+# message are the caller's error, and both count as the call's time.
+
+
+def _parser(handler: Handler) -> Callable[[bytes], Any]:
+    deserialize = handler.request_deserializer
+
+    def parse(data: bytes) -> Any:
+        try:
+            return deserialize(data) if deserialize else data
+        except DecodeError:
+            raise errors.InvalidInput(
+                "", "These bytes are not the message this method takes: check the .proto."
+            ) from None
+
+    return parse
+
+
+def _serializer(handler: Handler) -> Callable[[Any, Call], Any]:
+    serialize = handler.response_serializer
+
+    def to_bytes(response: Any, call: Call) -> Any:
+        data = serialize(response) if serialize else response
+        if call.trace:
+            call.trace.serialised()
+        return data
+
+    return to_bytes

@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
+from functools import cache
 from typing import Any
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric
@@ -99,8 +100,14 @@ _dropped = Counter(
 
 def ended(call: Call) -> None:
     """Counts a call that has ended."""
-    request_seconds.labels(call.method).observe(call.seconds)
-    requests.labels(call.method, call.model, call.code).inc()
+    seconds, count = _of(call.method, call.model, call.code)
+    seconds.observe(call.seconds)
+    count.inc()
+
+
+@cache
+def _of(method: str, model: str, code: str) -> tuple[Histogram, Counter]:
+    return request_seconds.labels(method), requests.labels(method, model, code)
 
 
 class ModelMetrics:

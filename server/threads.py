@@ -5,11 +5,18 @@ idle longest; this one makes none and wakes the one whose stack is still in the
 CPU's caches. Measured by `make bench`, that carries a fifth more calls a second.
 """
 
+from __future__ import annotations
+
 import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
+
+import structlog
+
+log = structlog.get_logger()
 
 
 def prefer_throughput() -> None:
@@ -27,32 +34,28 @@ def prefer_throughput() -> None:
 class Task:
     """A call in a thread's hands: as much of a future as gRPC asks for."""
 
-    __slots__ = ("_arguments", "_callback", "_done", "_function", "_mutex")
+    __slots__ = ("_callback", "_done", "_mutex", "call")
 
-    def __init__(self, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
-        self._function = function
-        self._arguments = arguments
+    def __init__(self, call: Callable[[], object]) -> None:
+        self.call = call
         self._mutex = threading.Lock()
         self._done = False
         self._callback: Callable[[Task], object] | None = None
 
-    def run(self) -> None:
-        """Calls the function, then the callback."""
-        try:
-            self._function(*self._arguments)
-        finally:
-            with self._mutex:
-                self._done = True
-            if self._callback is not None:
-                self._callback(self)
-
-    def add_done_callback(self, callback: Callable[["Task"], object]) -> None:
-        """Has it called when the function has returned, or now if it has already."""
+    def add_done_callback(self, callback: Callable[[Task], object]) -> None:
+        """Has it called when the call has ended, or now if it has already."""
         with self._mutex:
             if not self._done:
                 self._callback = callback
                 return
         callback(self)
+
+    def end(self) -> None:
+        """Says that the call has ended."""
+        with self._mutex:
+            self._done = True
+        if self._callback is not None:
+            self._callback(self)
 
 
 class Pool:
@@ -62,13 +65,13 @@ class Pool:
     """
 
     def __init__(self) -> None:
-        self._idle: list[_Thread] = []
+        self._idle: list[_Thread] = []  # append and pop are atomic
 
     def submit(self, function: Callable[..., object], /, *arguments: Any) -> Task:
         """Calls the function in a thread of the pool."""
-        task = Task(function, arguments)
+        task = Task(partial(function, *arguments))
         try:
-            thread = self._idle.pop()  # atomic, as append is
+            thread = self._idle.pop()
         except IndexError:
             thread = _Thread(self._idle)
             thread.start()
@@ -77,12 +80,12 @@ class Pool:
 
 
 class _Thread(threading.Thread):
-    def __init__(self, idle: list["_Thread"]) -> None:
+    def __init__(self, idle: list[_Thread]) -> None:
         super().__init__(name="call", daemon=True)
         self._idle = idle
+        self._task: Task | None = None
         self._given = threading.Lock()
         self._given.acquire()
-        self._task: Task | None = None
 
     def give(self, task: Task) -> None:
         self._task = task
@@ -91,7 +94,13 @@ class _Thread(threading.Thread):
     def run(self) -> None:
         while True:
             self._given.acquire()
-            assert self._task is not None
-            self._task.run()
-            self._task = None  # and what it refers to, while this thread idles
+            # Nothing is kept of the last call while this thread idles.
+            task, self._task = self._task, None
+            assert task is not None  # noqa: S101 - given with the lock; tells mypy
+            try:
+                task.call()
+            except Exception:  # gRPC foresees them all; if not, the thread lives on
+                log.exception("a call ended in a way that nobody foresaw")
             self._idle.append(self)
+            task.end()
+            del task

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from server.arrivals import Arrivals
 from server.batcher import Batcher, Work
 from server.errors import Cancelled, DeadlineExpired, QueueFull
 from server.metrics import ModelMetrics
@@ -58,9 +59,15 @@ def metrics() -> ModelMetrics:
 
 
 @pytest.fixture
-def batcher(model: GatedModel, metrics: ModelMetrics) -> Batcher:
+def arrivals() -> Arrivals:
+    """Calls that are on their way."""
+    return Arrivals()
+
+
+@pytest.fixture
+def batcher(model: GatedModel, metrics: ModelMetrics, arrivals: Arrivals) -> Batcher:
     """Four images a run, three calls in the queue."""
-    return Batcher(model.run, max_batch=4, max_queue=3, metrics=metrics)
+    return Batcher(model.run, max_batch=4, max_queue=3, metrics=metrics, arrivals=arrivals)
 
 
 Submit = Callable[[Work], Future[Answers]]
@@ -103,6 +110,46 @@ def test_calls_that_wait_run_together(model: GatedModel, submit: Submit) -> None
         pytest.approx(expected) for expected in ([0.0], [0.1], [0.2, 0.3], [0.4])
     ]
     assert [len(run) for run in model.runs] == [1, 4]
+
+
+def test_a_call_on_its_way_joins_the_run(
+    model: GatedModel, arrivals: Arrivals, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run whose company is about to be submitted gives it a turn first."""
+    arrivals.come()
+    futures: list[Future[Answers]] = []
+
+    def turn() -> None:
+        arrivals.go()
+        futures.append(submit(work(0.2)))
+
+    monkeypatch.setattr("os.sched_yield", turn)
+    futures.insert(0, submit(work(0.1)))
+    model.let_through()
+    assert [firsts(future) for future in futures] == [pytest.approx([0.1]), pytest.approx([0.2])]
+    assert [len(run) for run in model.runs] == [2]
+
+
+def test_no_call_waits_for_one_that_never_comes(
+    model: GatedModel, arrivals: Arrivals, submit: Submit
+) -> None:
+    """The turns that others get are bounded."""
+    arrivals.come()
+    future = submit(work(0.1))
+    model.let_through()
+    assert firsts(future) == pytest.approx([0.1])
+
+
+def test_company_ends_where_it_saves_no_more(
+    model: GatedModel, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Above so many images a run is one call's alone, whatever `max_batch` allows."""
+    monkeypatch.setattr("server.batcher.COMPANY_IMAGES", 2)
+    futures = [submit(work(0.0)), submit(work(0.1)), submit(work(0.2, 0.3)), submit(work(0.4))]
+    model.let_through(4)
+    for future in futures:
+        future.result(timeout=10)
+    assert [len(run) for run in model.runs] == [1, 1, 2, 1]
 
 
 def test_a_run_holds_at_most_max_batch_images(model: GatedModel, submit: Submit) -> None:
@@ -218,7 +265,7 @@ def test_each_call_is_counted_once(
 def test_nothing_is_lost_in_a_crowd(model: GatedModel, metrics: ModelMetrics) -> None:
     """Of many threads with many calls, some cancelled, some expiring, each gets its own answer."""
     model.let_through(100_000)
-    batcher = Batcher(model.run, max_batch=8, max_queue=1_000, metrics=metrics)
+    batcher = Batcher(model.run, 8, 1_000, metrics, Arrivals())
 
     def call(number: int) -> None:
         value = number / 2000

@@ -15,6 +15,7 @@ from proto.mnist.v1.prediction_service_pb2_grpc import (
     PredictionServiceStub,
     add_PredictionServiceServicer_to_server,
 )
+from server.arrivals import Arrivals
 from server.errors import NotReady, QueueFull
 from server.interceptors import CallInterceptor
 from server.logs import AccessLog
@@ -43,7 +44,9 @@ def servicer() -> Failing:
 @pytest.fixture
 def stub(servicer: Failing) -> Iterator[PredictionServiceStub]:
     """A stub of a server that runs the failing servicer behind the real interceptor."""
-    server = grpc.server(ThreadPoolExecutor(2), interceptors=[CallInterceptor(AccessLog())])
+    server = grpc.server(
+        ThreadPoolExecutor(2), interceptors=[CallInterceptor(Arrivals(), AccessLog())]
+    )
     add_PredictionServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("localhost:0")
     server.start()
@@ -86,7 +89,7 @@ def test_the_unforeseen_is_internal_and_keeps_its_trace(
 def test_a_full_queue_says_when_to_come_back(
     servicer: Failing, stub: PredictionServiceStub
 ) -> None:
-    """RESOURCE_EXHAUSTED carries RetryInfo."""
+    """RESOURCE_EXHAUSTED carries RetryInfo, and gRPC's own retries are told too."""
     servicer.error = QueueFull("full", retry_after=0.25)
     with pytest.raises(grpc.RpcError) as caught:
         stub.Predict(pb.PredictRequest())
@@ -98,6 +101,7 @@ def test_a_full_queue_says_when_to_come_back(
     info = RetryInfo()
     assert status.details[0].Unpack(info)
     assert info.retry_delay.ToMilliseconds() == 250
+    assert ("grpc-retry-pushback-ms", "250") in error.trailing_metadata()
 
 
 def test_not_ready_is_unavailable(servicer: Failing, stub: PredictionServiceStub) -> None:
