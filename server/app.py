@@ -29,7 +29,9 @@ from server.threads import Pool
 if TYPE_CHECKING:
     from server.tracing import Tracing
 
-SPARE_THREADS = 16
+# Calls under way beyond those that may wait: they are being parsed, refused or answered.
+# Above that, gRPC refuses by itself, which costs less but cannot say when to come back.
+SPARE_THREADS = 256
 # The caller's library holds back the rest, once it knows; what it has sent by then
 # and is above this is refused, so it leaves room for a burst on a new connection.
 CALLS_PER_CONNECTION = 1000
@@ -117,7 +119,7 @@ class App:
         self._health = health.HealthServicer()
         self._set_health()
         # Every call that may wait and every stream has a thread, so that it is the
-        # queue's bound that refuses, with some left for what answers at once.
+        # queue's bound that refuses.
         threads = config.max_queue + MAX_STREAMS + SPARE_THREADS
         self._server = grpc.server(
             Pool(),  # type: ignore[arg-type] # all of an executor that gRPC uses
