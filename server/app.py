@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from proto.mnist.v1 import prediction_service_pb2, prediction_service_pb2_grpc
 from server import logs, metrics, signals
@@ -24,6 +24,7 @@ from server.repository import Limits, Repository
 from server.security import Certificates, TokenInterceptor, Tokens
 from server.servicers.common import MAX_STREAMS, Core
 from server.servicers.prediction import PredictionServicer
+from server.servicers.reflection import ReflectionServicer
 from server.threads import Pool
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ class App:
         )
         self._tokens = Tokens(config.auth_token_file) if config.auth_token_file else None
         self._tracing = _tracing()
-        self._calls = CallInterceptor(arrivals, logs.AccessLog(), self._tracing)
+        self._access_log = logs.AccessLog()
+        self._calls = CallInterceptor(arrivals, self._access_log, self._tracing)
         self._known: set[str] = set()
         self._health = health.HealthServicer()
         self._set_health()
@@ -131,7 +133,9 @@ class App:
             PredictionServicer(Core(self._repository, config.max_batch)), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(SERVICES, self._server)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call] # generated without types
+            ReflectionServicer(SERVICES), self._server
+        )
         self._address = self._bind()
 
     def run(self, on_serving: Callable[[], None] = lambda: None) -> None:
@@ -180,7 +184,9 @@ class App:
         self._server.stop(max(0.0, deadline - time.monotonic())).wait()
 
     def _interceptors(self) -> list[grpc.ServerInterceptor]:
-        return [TokenInterceptor(self._tokens), self._calls] if self._tokens else [self._calls]
+        if self._tokens is None:
+            return [self._calls]
+        return [TokenInterceptor(self._tokens, self._access_log), self._calls]
 
     def _bind(self) -> str:
         config = self._config

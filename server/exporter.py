@@ -10,22 +10,25 @@ from server.errors import StartError
 log = structlog.get_logger()
 
 
-def start(host: str, port: int, worker_files: Path | None = None) -> None:
+def of_workers(files: Path) -> CollectorRegistry:
+    """Returns the sum of the metrics that workers write to files in a folder."""
+    registry = CollectorRegistry()
+    # Untyped in prometheus_client, as is mark_process_dead below.
+    multiprocess.MultiProcessCollector(registry, str(files))  # type: ignore[no-untyped-call]
+    return registry
+
+
+def start(host: str, port: int, registry: CollectorRegistry = REGISTRY) -> None:
     """Serves /metrics from a thread of its own.
 
     Args:
         host: address to listen on.
         port: 0 takes a free one, and the log says which.
-        worker_files: where workers write theirs; None for this process's own metrics.
+        registry: what to export; by default this process's own metrics.
 
     Raises:
         StartError: the port cannot be bound.
     """
-    registry = REGISTRY
-    if worker_files is not None:
-        registry = CollectorRegistry()
-        # Untyped in prometheus_client, as is mark_process_dead below.
-        multiprocess.MultiProcessCollector(registry, str(worker_files))  # type: ignore[no-untyped-call]
     try:
         server, _ = start_http_server(port, host, registry)
     except OSError as error:

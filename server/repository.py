@@ -16,13 +16,11 @@ from server import metrics
 from server.arrivals import Arrivals
 from server.batcher import Batcher
 from server.errors import ModelNotFound, ModelRefused, NotReady
+from server.fingerprint import Fingerprint, fingerprint
 from server.model import GOLDEN_FILE, MODEL_FILE, Metadata, Model
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 VERSION = re.compile(r"[1-9][0-9]{0,17}")  # fits the wire's int64
-
-# When a version's two files last changed, and their sizes.
-Fingerprint = tuple[tuple[int, int] | None, ...]
 
 log = structlog.get_logger()
 
@@ -52,7 +50,7 @@ class Entry:
 
     name: str
     version: int
-    fingerprint: Fingerprint
+    files: tuple[Fingerprint, Fingerprint]  # the model's and its proof's
     served: Served | None
 
 
@@ -89,12 +87,12 @@ class Repository:
         after: Models = {}
         for directory in self._version_directories():
             name, version = directory.parent.name, int(directory.name)
-            fingerprint = _fingerprint(directory)
+            files = fingerprint(directory / MODEL_FILE), fingerprint(directory / GOLDEN_FILE)
             entry = before.get(name, {}).get(version)
-            if entry is None or entry.fingerprint != fingerprint:
+            if entry is None or entry.files != files:
                 # Where the changed files are refused, what was loaded stays.
                 served = self._load(directory) or (entry.served if entry else None)
-                entry = Entry(name, version, fingerprint, served)
+                entry = Entry(name, version, files, served)
             after.setdefault(name, {})[version] = entry
         for name, versions in before.items():
             for version in versions.keys() - after.get(name, {}).keys():
@@ -200,14 +198,3 @@ def _publish(models: Models, *, ready: bool) -> None:
         for entry in versions.values():
             if served := entry.served:
                 metrics.answers(served.name, served.version, served.metadata, ready=ready)
-
-
-def _fingerprint(directory: Path) -> Fingerprint:
-    def of(path: Path) -> tuple[int, int] | None:
-        try:
-            status = path.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size
-
-    return of(directory / MODEL_FILE), of(directory / GOLDEN_FILE)

@@ -10,20 +10,13 @@ import grpc
 import structlog
 
 from server import metrics
+from server.calls import Call
 from server.errors import StartError
+from server.fingerprint import Fingerprint, fingerprint
 
-# When a file was last written, and its size; None where there is none.
-Fingerprint = tuple[int, int] | None
+UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 
 log = structlog.get_logger()
-
-
-def _fingerprint(file: Path) -> Fingerprint:
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size
 
 
 class Certificates:
@@ -68,7 +61,7 @@ class Certificates:
         return configuration
 
     def _fingerprints(self) -> list[Fingerprint]:
-        return [_fingerprint(file) for file in (self._cert, self._key, self._client_ca) if file]
+        return [fingerprint(file) for file in (self._cert, self._key, self._client_ca) if file]
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
         try:
@@ -111,12 +104,12 @@ class Tokens:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._current = _fingerprint(file)
+        self._current = fingerprint(file)
         self._tokens = self._read()
 
     def refresh(self) -> None:
         """Reads the file again if it has changed; without a readable token the old ones stay."""
-        changed = _fingerprint(self._file)
+        changed = fingerprint(self._file)
         if changed == self._current:
             return
         self._current = changed
@@ -153,14 +146,16 @@ class TokenInterceptor(grpc.ServerInterceptor):
 
     Args:
         tokens: those that may call.
+        access_log: gets each call that is refused.
     """
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, access_log: Callable[[Call], None]) -> None:
         self._tokens = tokens
+        self._access_log = access_log
         # As a stream it ends calls of every kind, and before a request is read.
         self._refusal: Any = grpc.stream_stream_rpc_method_handler(
             lambda _, context: context.abort(
-                grpc.StatusCode.UNAUTHENTICATED,
+                UNAUTHENTICATED,
                 "A valid token is needed: send the metadata `authorization: Bearer TOKEN`.",
             )
         )
@@ -177,5 +172,7 @@ class TokenInterceptor(grpc.ServerInterceptor):
         if self._tokens.admit(str(metadata.get("authorization", ""))):
             return continuation(handler_call_details)
         # One series for all: the names of methods that strangers make up have no end.
-        metrics.requests.labels("other", "", grpc.StatusCode.UNAUTHENTICATED.name).inc()
+        metrics.requests.labels("other", "", UNAUTHENTICATED.name).inc()
+        method, given = handler_call_details.method, handler_call_details.invocation_metadata
+        self._access_log(Call(method, given, UNAUTHENTICATED.name))
         return self._refusal

@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import structlog
+from prometheus_client import Counter
 
 from server import exporter
 from server.config import Config
@@ -87,6 +88,12 @@ class Supervisor:
         self._running: set[asyncio.subprocess.Process] = set()
         self._serving = 0  # workers that came up, ever
         self._failure: StartError | None = None
+        self._registry = exporter.of_workers(metrics_files)
+        self._deaths = Counter(
+            "mnist_worker_deaths",
+            "Workers that died and were started again.",
+            registry=self._registry,
+        )
 
     async def run(self) -> None:
         """Returns when all workers have left.
@@ -98,7 +105,7 @@ class Supervisor:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._stopping.set)
         if self._config.metrics_port is not None:
-            exporter.start(self._config.host, self._config.metrics_port, self._metrics_files)
+            exporter.start(self._config.host, self._config.metrics_port, self._registry)
         log.info("starting workers", workers=self._config.workers)
         async with asyncio.TaskGroup() as group:
             for _ in range(self._config.workers):
@@ -124,6 +131,7 @@ class Supervisor:
                 return
             if time.monotonic() - started > LIVED_LONG_ENOUGH:
                 backoff = BACKOFF_FIRST
+            self._deaths.inc()
             log.error("worker died", exit_code=code, restart_in_seconds=backoff)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), backoff)

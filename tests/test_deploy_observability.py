@@ -13,7 +13,7 @@ import numpy as np
 import promql_parser as promql
 import pytest
 import yaml
-from conftest import ROOT, scrape
+from conftest import ROOT, scrape, until
 
 from proto.mnist.v1 import prediction_service_pb2 as pb
 from proto.mnist.v1.prediction_service_pb2_grpc import PredictionServiceStub
@@ -102,13 +102,14 @@ def missing(expression: str, exported: Exported) -> set[str]:
 def exported(
     start_server: Any, bundled_models: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Exported:
-    """The series of a server that has answered and that has refused a version."""
+    """The series of a server of two workers that has answered and has refused a version."""
     models = shutil.copytree(bundled_models, tmp_path_factory.mktemp("deployed") / "models")
     shutil.copytree(models / "digitnet/1", models / "digitnet/2")
     (models / "digitnet/2/model.onnx").write_bytes(b"no onnx")
-    server = start_server("--models", str(models), "--metrics-port", "0")
+    server = start_server("--models", str(models), "--metrics-port", "0", "--workers", "2")
     with grpc.insecure_channel(server.address) as channel:
         PredictionServiceStub(channel).Predict(pb.PredictRequest(pixels=np.zeros(784)))
+    until(lambda: any("mnist_requests_total" in sample for sample in scrape(server)))
     # What Prometheus adds to each series of a target, and its own metric about the target.
     target = {"job": "mnist-server", "instance": "localhost:50052"}
     series: Exported = {"up": [target]}

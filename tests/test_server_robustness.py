@@ -17,6 +17,7 @@ import pytest
 from conftest import Server, StartServer, connections, scrape, until
 from google.rpc.error_details_pb2 import RetryInfo
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
 from client import ClientError, DigitClient
@@ -152,6 +153,29 @@ def test_streams_are_bounded(stub: PredictionServiceStub) -> None:
     for event, stream in zip(leaving, streams, strict=True):
         event.set()
         stream.cancel()
+
+
+def test_reflection_calls_are_bounded(server: Server, stub: PredictionServiceStub) -> None:
+    """With all open, one more is refused; predictions go on; one that ends makes room."""
+    question = reflection_pb2.ServerReflectionRequest(list_services="")
+    leaving = threading.Event()
+
+    def ask() -> Iterator[reflection_pb2.ServerReflectionRequest]:
+        yield question
+        leaving.wait()
+
+    with grpc.insecure_channel(server.address, OWN_CONNECTION) as channel:
+        reflection: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+        open_calls = [reflection.ServerReflectionInfo(ask()) for _ in range(16)]
+        for call in open_calls:
+            assert next(call).list_services_response.service
+        with pytest.raises(grpc.RpcError, match="All 16 reflection calls are taken") as caught:
+            next(reflection.ServerReflectionInfo(iter([question])))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert stub.Predict(REQUEST).model == "digitnet"
+        leaving.set()
+        assert [list(call) for call in open_calls] == [[]] * 16
+        assert next(reflection.ServerReflectionInfo(iter([question]))).list_services_response
 
 
 def test_abusive_pings_are_cut_off(server: Server, stub: PredictionServiceStub) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from conftest import Server, StartServer, scrape, until
+from conftest import Server, StartServer, log_line, scrape, until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -290,13 +290,14 @@ def test_health_is_open_to_probes(channel: grpc.Channel) -> None:
 
 
 def test_strangers_are_counted(guarded: Server, channel: grpc.Channel) -> None:
-    """Refused calls are one series, whatever methods strangers make up."""
+    """Refused calls are one series, whatever methods strangers make up, and leave log lines."""
     refused = 'mnist_requests_total{code="UNAUTHENTICATED",method="other",model=""}'
     before = scrape(guarded).get(refused, 0)
     for call in every_kind(channel).values():
         with pytest.raises(grpc.RpcError):
             call()
     assert scrape(guarded)[refused] == before + 5
+    assert "code=UNAUTHENTICATED" in log_line(guarded, "ServerReflectionInfo")
 
 
 def test_tokens_are_rotated_by_rewriting_the_file(

@@ -145,6 +145,7 @@ def test_a_worker_that_dies_is_replaced_with_patience(server: Server) -> None:
     """The first time almost at once, and each time after twice as long."""
     for _ in range(3):
         kill(server, workers(server)[-1])  # the youngest, so the same place each time
+    assert scrape(server)["mnist_worker_deaths_total"] == 3
     deaths = events(server, "worker died")
     assert [death["exit_code"] for death in deaths] == [-9, -9, -9]
     assert [death["restart_in_seconds"] for death in deaths] == [0.1, 0.2, 0.4]
