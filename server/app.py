@@ -13,6 +13,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
+from proto.inference import grpc_service_pb2, grpc_service_pb2_grpc
 from proto.mnist.v1 import prediction_service_pb2, prediction_service_pb2_grpc
 from server import logs, metrics, signals
 from server.arrivals import Arrivals
@@ -23,6 +24,7 @@ from server.model import IMAGE_PIXELS
 from server.repository import Limits, Repository
 from server.security import Certificates, TokenInterceptor, Tokens
 from server.servicers.common import MAX_STREAMS, Core
+from server.servicers.inference import InferenceServicer
 from server.servicers.prediction import PredictionServicer
 from server.servicers.reflection import ReflectionServicer
 from server.threads import Pool
@@ -57,6 +59,7 @@ INT_MAX = 2**31 - 1  # gRPC's "never"
 
 SERVICES = (
     prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name,
+    grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
     health.SERVICE_NAME,
     reflection.SERVICE_NAME,
 )
@@ -112,6 +115,7 @@ class App:
             config.default_model,
             Limits(config.max_batch, config.max_queue, config.intra_op_threads),
             arrivals,
+            self._set_health,
         )
         self._tokens = Tokens(config.auth_token_file) if config.auth_token_file else None
         self._tracing = _tracing()
@@ -129,8 +133,12 @@ class App:
             options=_options(config, share_port=share_port),
             maximum_concurrent_rpcs=threads,
         )
+        core = Core(self._repository)
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-            PredictionServicer(Core(self._repository, config.max_batch)), self._server
+            PredictionServicer(core), self._server
+        )
+        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
+            InferenceServicer(core, allow_model_control=config.allow_model_control), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call] # generated without types
@@ -156,7 +164,6 @@ class App:
                 f"with `make train export ARCH={name}`, or name another with --default-model or "
                 "--models."
             )
-        self._set_health()
         self._server.start()
         log.info("listening", address=self._address)
         log.info("serving", default_model=self._config.default_model)
@@ -213,8 +220,7 @@ class App:
             if self._tokens:
                 self._tokens.refresh()
             try:
-                if self._repository.scan():
-                    self._set_health()
+                self._repository.scan()
             except Exception:  # whatever it is, the next scan may do better
                 log.exception("the models directory could not be scanned")
 

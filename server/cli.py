@@ -42,6 +42,12 @@ CONTEXT = {
     help="Model that answers requests which name none.",
 )
 @click.option(
+    "--allow-model-control",
+    is_flag=True,
+    help="Let callers load and unload models, as Triton's clients can: whoever may call may then "
+    "take any model away. Needs --workers 1, since such a call reaches one worker only.",
+)
+@click.option(
     "--workers",
     default=1,
     type=click.IntRange(0, 256),
@@ -119,7 +125,7 @@ def main(*, worker: bool, **flags: Any) -> None:
     Each flag can be set in the environment too: --max-batch is MNIST_SERVER_MAX_BATCH.
     """
     config = Config(**flags | {"workers": flags["workers"] or cpus.available()})
-    _refuse_what_is_unsafe(config)
+    _refuse_what_does_not_fit(config)
     logs.configure(config.log_format)
     try:
         _run(config, worker=worker)
@@ -153,9 +159,15 @@ def _run(config: Config, *, worker: bool) -> None:
         app.run()
 
 
-def _refuse_what_is_unsafe(config: Config) -> None:
+def _refuse_what_does_not_fit(config: Config) -> None:
     if (config.tls_cert is None) != (config.tls_key is None):
         raise click.UsageError("--tls-cert and --tls-key need each other: give both or none.")
+    if config.allow_model_control and config.workers > 1:
+        raise click.UsageError(
+            f"--allow-model-control needs one worker, not {config.workers}: a call reaches one of "
+            "them only, and they would disagree on what is loaded. Leave one of the two flags out; "
+            "what is put into --models or taken out of it reaches all workers."
+        )
     if config.tls_client_ca and not config.tls_cert:
         raise click.UsageError("--tls-client-ca needs --tls-cert and --tls-key.")
     if (

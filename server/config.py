@@ -14,6 +14,7 @@ class Config:
     port: int  # 0 binds a free one
     models: Path
     default_model: str
+    allow_model_control: bool
     workers: int  # processes
     max_batch: int  # images
     max_queue: int  # calls

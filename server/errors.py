@@ -2,6 +2,7 @@
 
     ServingError
     ├── InvalidInput       the request itself is wrong; says which field and what to do
+    ├── Forbidden          the server was started without what the call needs
     ├── ModelNotFound      no such model or version
     ├── NotReady           nothing to answer with yet, or no longer
     ├── QueueFull          as many calls wait as may; says when to come back
@@ -32,8 +33,21 @@ class InvalidInput(ServingError):
         self.description = description
 
 
+class Forbidden(ServingError):
+    """The server was not started with the flag that allows this call."""
+
+
 class ModelNotFound(ServingError):
-    """No model of that name, or no such version of it."""
+    """No model of that name, or no such version of it.
+
+    Args:
+        message: one sentence.
+        model: what was asked for: a name, or a name and a version.
+    """
+
+    def __init__(self, message: str, model: str) -> None:
+        super().__init__(message)
+        self.model = model
 
 
 class NotReady(ServingError):

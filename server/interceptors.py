@@ -10,7 +10,7 @@ import grpc
 import structlog
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
-from google.rpc.error_details_pb2 import BadRequest, RequestInfo, RetryInfo
+from google.rpc.error_details_pb2 import BadRequest, RequestInfo, ResourceInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
@@ -26,7 +26,9 @@ if TYPE_CHECKING:  # generic in its stubs only
 
 _CODES: dict[type[Exception], grpc.StatusCode] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.Forbidden: grpc.StatusCode.PERMISSION_DENIED,
     errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    errors.ModelRefused: grpc.StatusCode.FAILED_PRECONDITION,
     errors.NotReady: grpc.StatusCode.UNAVAILABLE,
     errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineExpired: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -59,6 +61,10 @@ def _details(error: Exception) -> list[Message]:
         case errors.InvalidInput():
             violation = BadRequest.FieldViolation(field=error.field, description=error.description)
             return [BadRequest(field_violations=[violation])]
+        case errors.ModelNotFound():
+            # Cut, since a client takes no more than some 8 KiB of all this.
+            name = error.model[:256]
+            return [ResourceInfo(resource_type="model", resource_name=name)]
         case errors.QueueFull():
             delay = Duration()
             delay.FromNanoseconds(round(error.retry_after * 1e9))

@@ -30,12 +30,10 @@ class Core:
 
     Args:
         repository: the models that answer.
-        max_batch: the most images in one call.
     """
 
-    def __init__(self, repository: Repository, max_batch: int) -> None:
+    def __init__(self, repository: Repository) -> None:
         self.repository = repository
-        self.max_batch = max_batch
         self._free_streams = threading.BoundedSemaphore(MAX_STREAMS)
 
     def answer(
@@ -51,7 +49,7 @@ class Core:
         Args:
             name: of the model; empty for the default.
             version: 0 for the newest that is ready.
-            pixels: float32 [n, 1, 28, 28] in [0, 1], with 1 ≤ n ≤ `max_batch`.
+            pixels: float32 [n, 1, 28, 28] in [0, 1], with n from 1 to `max_batch`.
             context: its deadline and its end are obeyed while the work waits.
             timeout: the most seconds that the work may wait, where that ends before the deadline.
 

@@ -39,7 +39,7 @@ class PredictionServicer(PredictionServiceServicer):
         self, request: pb.PredictBatchRequest, context: grpc.ServicerContext
     ) -> pb.PredictBatchResponse:
         """Answers up to `max_batch` images."""
-        pixels = _images(request.pixels, self._core.max_batch)
+        pixels = _images(request.pixels, self._core.repository.limits.max_batch)
         served, answers = self._core.answer(request.model, request.model_version, pixels, context)
         response = _predictions(answers)
         response.model, response.model_version = served.name, served.version
