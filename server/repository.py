@@ -112,7 +112,7 @@ class Repository:
         if self.newest(name) is None:
             newest = versions[max(versions)]
             raise ModelRefused(
-                f"No version of model {name!r} can be served; {newest.version}: {newest.reason}."
+                f"Model {name!r} cannot be served; its version {newest.version}: {newest.reason}."
             )
 
     def unload(self, name: str) -> None:
@@ -213,7 +213,7 @@ class Repository:
         except ModelRefused as error:
             metrics.model_loads.labels(name, "refused").inc()
             log.error("model refused", model=name, version=version, reason=str(error))  # noqa: TRY400 - a sentence, no trace
-            return None, str(error)
+            return None, f"it was refused, since {error}"
         metadata = model.metadata
         metrics.model_loads.labels(name, "loaded").inc()
         log.info(

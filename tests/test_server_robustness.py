@@ -19,8 +19,10 @@ from google.rpc.error_details_pb2 import RetryInfo
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
+from infer_requests import request as infer_request
 
 from client import ClientError, DigitClient
+from proto.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from proto.mnist.v1 import prediction_service_pb2 as pb
 from proto.mnist.v1.prediction_service_pb2_grpc import PredictionServiceStub
 
@@ -131,8 +133,12 @@ def test_half_open_connections_hold_up_nobody(server: Server, stub: PredictionSe
             assert PredictionServiceStub(channel).Predict(REQUEST, timeout=30).model == "digitnet"
 
 
-def test_streams_are_bounded(stub: PredictionServiceStub) -> None:
-    """With all open, one more is told when to come back; calls go on; one that ends makes room."""
+def test_streams_are_bounded(server: Server, stub: PredictionServiceStub) -> None:
+    """With all open, one more is told when to come back; calls go on; one that ends makes room.
+
+    The bound is for the streams of both protocols together.
+    """
+    other = GRPCInferenceServiceStub(grpc.insecure_channel(server.address))
     most = 64
     leaving = [threading.Event() for _ in range(most)]
 
@@ -143,13 +149,18 @@ def test_streams_are_bounded(stub: PredictionServiceStub) -> None:
     streams = [stub.PredictStream(requests(event)) for event in leaving]
     for stream in streams:
         assert next(stream).WhichOneof("outcome") == "prediction"
-    with pytest.raises(grpc.RpcError, match="All 64 streams are taken") as caught:
-        next(stub.PredictStream(iter([STREAM_REQUEST])))
-    assert retry_delay(caught.value) > 0
+    for one_more in (
+        stub.PredictStream(iter([STREAM_REQUEST])),
+        other.ModelStreamInfer(iter([infer_request()])),
+    ):
+        with pytest.raises(grpc.RpcError, match="All 64 streams are taken") as caught:
+            next(one_more)
+        assert retry_delay(caught.value) > 0
     assert stub.Predict(REQUEST).model == "digitnet"
     leaving[0].set()
     assert list(streams[0]) == []
-    assert next(stub.PredictStream(iter([STREAM_REQUEST]))).WhichOneof("outcome") == "prediction"
+    (answer,) = other.ModelStreamInfer(iter([infer_request()]))
+    assert not answer.error_message
     for event, stream in zip(leaving, streams, strict=True):
         event.set()
         stream.cancel()
