@@ -41,7 +41,7 @@ evaluate: $(VENV)/.client $(VENV)/.training ## Send all test images to the serve
 	$(BIN)/python -m training data --dataset $(DATASET)
 	$(BIN)/python -m client evaluate --server localhost:$(PORT) --dataset $(DATASET)
 
-test: $(VENV)/.dev $(VENV)/proto/.installed ## Run all tests
+test: $(VENV)/.dev $(VENV)/proto/.installed $(VENV)/triton/.installed ## Run all tests
 	$(BIN)/pytest
 
 check: $(VENV)/.dev $(VENV)/proto/.installed ## Lint, format, types, stub drift: what CI runs beside the tests
@@ -100,7 +100,10 @@ $(VENV)/.client $(VENV)/.training $(VENV)/.dev: $(VENV)/.%: pyproject.toml | $(V
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 
-$(VENV)/proto/.installed: proto/requirements.txt | $(VENV)/bin/python
-	$(BIN)/python -m venv $(VENV)/proto
-	$(VENV)/proto/bin/pip install --quiet --disable-pip-version-check -r $<
+# Environments of their own, for what needs an older protobuf than the server has.
+$(VENV)/proto/.installed: proto/requirements.txt
+$(VENV)/triton/.installed: tests/requirements-triton.txt
+$(VENV)/proto/.installed $(VENV)/triton/.installed: $(VENV)/%/.installed: | $(VENV)/bin/python
+	$(BIN)/python -m venv $(VENV)/$*
+	$(VENV)/$*/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@

@@ -48,7 +48,8 @@ def read(
         InvalidInput: one has no value, a value of the wrong type, or a reserved name.
     """
     values = {}
-    for name, parameter in parameters.items():
+    for name in sorted(parameters):  # a map has no order, and the first complaint should have one
+        parameter = parameters[name]
         where = f"{field}[{shortened(name)}]"
         choice = parameter.WhichOneof("parameter_choice")
         if choice is None:
