@@ -7,10 +7,19 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from google.protobuf.message import Message
 
+from proto.inference import grpc_service_pb2 as inference_pb
 from proto.mnist.v1 import prediction_service_pb2 as pb
+
+SERVICES = {
+    "Predict": "mnist.v1.PredictionService",
+    "PredictBatch": "mnist.v1.PredictionService",
+    "ModelInfer": "inference.GRPCInferenceService",
+}
 
 
 @dataclass(frozen=True)
@@ -29,9 +38,22 @@ class Load:
 def body(method: str, images: int) -> bytes:
     """Returns a call's bytes as gRPC frames them: a flag, the length, the message."""
     pixels = np.random.default_rng(0).random(images * 784, np.float32)
-    kind = {"Predict": pb.PredictRequest, "PredictBatch": pb.PredictBatchRequest}[method]
-    message = kind(pixels=pixels).SerializeToString()
+    message = _request(method, pixels).SerializeToString()
     return struct.pack(">BI", 0, len(message)) + message
+
+
+def _request(method: str, pixels: Any) -> Message:
+    if method == "Predict":
+        return pb.PredictRequest(pixels=pixels)
+    if method == "PredictBatch":
+        return pb.PredictBatchRequest(pixels=pixels)
+    # As Triton's client sends it: raw, and naming no output, which asks for all.
+    tensor = inference_pb.ModelInferRequest.InferInputTensor(
+        name="pixels", datatype="FP32", shape=(len(pixels) // 784, 1, 28, 28)
+    )
+    return inference_pb.ModelInferRequest(
+        model_name="tiny", inputs=[tensor], raw_input_contents=[pixels.tobytes()]
+    )
 
 
 def load(  # noqa: PLR0913 - h2load's own knobs, told apart by name
@@ -60,7 +82,7 @@ def load(  # noqa: PLR0913 - h2load's own knobs, told apart by name
                 *("-n", str(calls), "-c", str(connections), "-m", str(streams)),
                 *("-d", f"{folder}/body", "--log-file", f"{folder}/log"),
                 *("-H", "content-type: application/grpc", "-H", "te: trailers"),
-                f"http://127.0.0.1:{port}/mnist.v1.PredictionService/{method}",
+                f"http://127.0.0.1:{port}/{SERVICES[method]}/{method}",
             ],
             capture_output=True,
             text=True,

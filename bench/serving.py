@@ -60,6 +60,7 @@ def measure(noop: int, ours: int) -> dict[str, float]:
         load(port, "Predict", calls=8000, connections=4, streams=8, cpu=LOAD_CPU)
         for port in (noop, ours)
     )
+    infer_crowd = load(ours, "ModelInfer", calls=8000, connections=4, streams=8, cpu=LOAD_CPU)
     noop_alone, our_alone = (
         load(port, "Predict", calls=2000, connections=1, streams=1, cpu=LOAD_CPU)
         for port in (noop, ours)
@@ -73,6 +74,8 @@ def measure(noop: int, ours: int) -> dict[str, float]:
         "no-op: calls/s, 32 in flight": noop_crowd.per_second,
         "Predict: calls/s, 32 in flight": our_crowd.per_second,
         "Predict / no-op: calls/s": our_crowd.per_second / noop_crowd.per_second,
+        "ModelInfer: calls/s, 32 in flight": infer_crowd.per_second,
+        "ModelInfer / Predict: calls/s": infer_crowd.per_second / our_crowd.per_second,
         "no-op: p50 µs, one in flight": noop_alone.p50_us,
         "Predict: p50 µs, one in flight": our_alone.p50_us,
         "Predict / no-op: p50": our_alone.p50_us / noop_alone.p50_us,

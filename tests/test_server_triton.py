@@ -1,6 +1,7 @@
 """Triton's own client, unchanged, against our server: tests/triton_calls.py makes the calls."""
 
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -67,6 +68,15 @@ def test_the_client_unloads_and_loads(
     """With --allow-model-control the client says which models answer."""
     server = start_server("--models", str(bundled_models), "--allow-model-control")
     run("tests/triton_calls.py", "control", server.address)
+
+
+def test_the_pages_example_runs(run: Run, server: Any, project: Path) -> None:
+    """What docs/ shows to those who come from Triton is what they get."""
+    page = (project / "docs/coming-from-triton-or-kserve.md").read_text()
+    example = page.split("```python\n")[1].split("```")[0]
+    assert "localhost:50051" in example
+    printed = run("-c", example.replace("localhost:50051", server.address))
+    assert re.fullmatch(r"\[\d \d\] \[0\.\d+ 0\.\d+\]\n", printed)
 
 
 def test_names_and_numbers_are_the_protocols(run: Run) -> None:

@@ -73,6 +73,9 @@ def config(name: str, limits: Limits) -> pb.ModelConfig:
 def statistics(served: Served) -> pb.ModelStatistics:
     """Returns what a version has done since it was loaded."""
     found = served.metrics.statistics()
+    # Not told apart from the wait before a run and the answer after it. Triton's
+    # perf_analyzer stops where these counts are not those of compute_infer.
+    untold = pb.StatisticDuration(count=found.compute.count)
     return pb.ModelStatistics(
         name=served.name,
         version=str(served.version),
@@ -85,7 +88,9 @@ def statistics(served: Served) -> pb.ModelStatistics:
             ),
             fail=_duration(found.fail),
             queue=_duration(found.queue),
+            compute_input=untold,
             compute_infer=_duration(found.compute),
+            compute_output=untold,
         ),
         batch_stats=[
             pb.InferBatchStatistics(batch_size=images, compute_infer=_duration(runs))
