@@ -14,6 +14,10 @@ from proto.mnist.v1 import prediction_service_pb2 as pb, prediction_service_pb2_
 request = pb.PredictRequest(pixels=[0.5] * 784, model="digitnet", model_version=1)
 assert pb.PredictRequest.FromString(request.SerializeToString()) == request
 prediction_service_pb2_grpc.PredictionServiceStub
+from proto.inference import grpc_service_pb2 as inference_pb, grpc_service_pb2_grpc
+request = inference_pb.ModelInferRequest(model_name="digitnet", raw_input_contents=[b"1"])
+assert inference_pb.ModelInferRequest.FromString(request.SerializeToString()) == request
+grpc_service_pb2_grpc.GRPCInferenceServiceStub
 print(google.protobuf.__version__.partition(".")[0])
 """
 

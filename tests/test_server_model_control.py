@@ -206,7 +206,13 @@ def test_without_the_flag_nobody_may(server: Any, method: str) -> None:
 
 def test_several_workers_cannot_be_controlled(project: Path) -> None:
     """A usage error says that a call would reach one worker only."""
-    command = [sys.executable, "-m", "server", "--workers", "2", "--allow-model-control"]
-    process = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    command = [sys.executable, "-m", "server", "--port", "0", "--workers", "2"]
+    process = subprocess.run(
+        [*command, "--allow-model-control"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
     assert process.returncode == 2
     assert "a call reaches one of them only" in " ".join(process.stderr.split())
