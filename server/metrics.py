@@ -6,6 +6,7 @@ their sum.
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
@@ -134,7 +135,7 @@ class ModelMetrics:
 
     def ran(self, images: int, waits: Sequence[float], seconds: float) -> None:
         """Counts a run of so many images, for calls that had waited so many seconds each."""
-        later(self._ran, images, waits, seconds)
+        later(self._ran, images, waits, seconds, time.time())
 
     def dropped(self, reason: str, seconds: float) -> None:
         """Counts a call that is never run, and what it waited."""
@@ -151,12 +152,12 @@ class ModelMetrics:
         with _counting:
             return deepcopy(self._statistics)
 
-    def _ran(self, images: int, waits: Sequence[float], seconds: float) -> None:
+    def _ran(self, images: int, waits: Sequence[float], seconds: float, ended: float) -> None:
         self._run_seconds.observe(seconds)
         self._run_images.observe(images)
         for wait in waits:
             self._queue_seconds.observe(wait)
-        self._statistics.ran(images, waits, seconds)
+        self._statistics.ran(images, waits, seconds, ended)
 
 
 def answers(model: str, version: int, metadata: Metadata, *, ready: bool) -> None:

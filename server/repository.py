@@ -71,6 +71,7 @@ class Repository:
         directory: holds `<name>/<version>/model.onnx` and `golden.npz` beside it.
         default: the name that requests mean when they name no model.
         limits: what each model gets.
+        arrivals: see `Batcher`.
         on_change: called when other versions answer than before.
     """
 

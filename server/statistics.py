@@ -1,6 +1,5 @@
 """What has become of a version's work since it was loaded; the numbers add up."""
 
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,16 +28,16 @@ class Statistics:
     """
 
     images: int = 0  # answered
-    last_run_ms: int = 0  # Unix time
+    last_run_ended: float = 0.0  # Unix time in seconds
     queue: Duration = field(default_factory=Duration)  # of calls that were answered
     compute: Duration = field(default_factory=Duration)  # of the same; batch-mates share a run
     fail: Duration = field(default_factory=Duration)  # calls that were dropped, or failed in a run
     batches: dict[int, Duration] = field(default_factory=lambda: defaultdict(Duration))
 
-    def ran(self, images: int, waits: Sequence[float], seconds: float) -> None:
+    def ran(self, images: int, waits: Sequence[float], seconds: float, ended: float) -> None:
         """Adds a run of so many images, for calls that had waited so many seconds each."""
         self.images += images
-        self.last_run_ms = time.time_ns() // 1_000_000
+        self.last_run_ended = ended
         self.batches[images].add(seconds)
         for wait in waits:
             self.queue.add(wait)

@@ -79,7 +79,7 @@ def statistics(served: Served) -> pb.ModelStatistics:
     return pb.ModelStatistics(
         name=served.name,
         version=str(served.version),
-        last_inference=found.last_run_ms,
+        last_inference=round(found.last_run_ended * 1000),
         inference_count=found.images,
         execution_count=sum(runs.count for runs in found.batches.values()),
         inference_stats=pb.InferStatistics(

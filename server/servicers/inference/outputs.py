@@ -1,7 +1,8 @@
 """Puts the outputs that were asked for into a response."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from reprlib import repr as shortened  # what is quoted may be megabytes
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from server.errors import InvalidInput
 from server.model import Answers, Floats
 from server.servicers.inference import parameters
 from server.servicers.inference.tensors import DIGIT, LOGITS, OUTPUTS, Tensor
+
+OutputTensor = pb.ModelInferRequest.InferRequestedOutputTensor
 
 # The field of InferTensorContents that holds an element, by datatype.
 CONTENTS = {"FP32": "fp32_contents", "INT64": "int64_contents"}
@@ -34,7 +37,7 @@ ALL = tuple(Wanted(output) for output in OUTPUTS)
 BY_NAME = {output.name: output for output in OUTPUTS}
 
 
-def wanted(outputs: Sequence[pb.ModelInferRequest.InferRequestedOutputTensor]) -> Sequence[Wanted]:
+def wanted(outputs: Sequence[OutputTensor]) -> tuple[Wanted, ...]:
     """Returns what a request asks for, in its order; all outputs where it names none.
 
     Raises:
@@ -61,45 +64,56 @@ def wanted(outputs: Sequence[pb.ModelInferRequest.InferRequestedOutputTensor]) -
     return tuple(chosen.values())
 
 
-def write(
-    response: pb.ModelInferResponse, answers: Answers, outputs: Sequence[Wanted], *, raw: bool
-) -> None:
-    """Adds outputs to a response, as little-endian bytes or in their typed fields."""
-    for output, classes in outputs:
-        array = _array(answers, output)
+def response(answers: Answers, outputs: tuple[Wanted, ...], *, raw: bool) -> pb.ModelInferResponse:
+    """Returns the outputs, as little-endian bytes or in their typed fields."""
+    response = pb.ModelInferResponse()
+    response.CopyFrom(_described(outputs, len(answers.logits)))
+    for index, (output, classes) in enumerate(outputs):
+        values = _values(answers, output)
         if classes:
-            _write_classes(response, output.name, array, classes, raw=raw)
-            continue
-        tensor = response.outputs.add(name=output.name, datatype=output.datatype, shape=array.shape)
-        if raw:
-            response.raw_output_contents.append(array.tobytes())
+            strings = _largest(values, classes)
+            if raw:
+                response.raw_output_contents.append(_framed(strings))
+            else:
+                response.outputs[index].contents.bytes_contents.extend(strings)
+        elif raw:
+            response.raw_output_contents.append(values.tobytes())
         else:
-            getattr(tensor.contents, CONTENTS[output.datatype]).extend(array.ravel().tolist())
+            field = CONTENTS[output.datatype]
+            getattr(response.outputs[index].contents, field).extend(values.ravel().tolist())
+    return response
 
 
-def _array(answers: Answers, output: Tensor) -> npt.NDArray[Any]:
+@lru_cache(maxsize=256)
+def _described(outputs: tuple[Wanted, ...], images: int) -> pb.ModelInferResponse:
+    """Returns names, datatypes and shapes, which would take longer to make than all the rest."""
+    response = pb.ModelInferResponse()
+    for output, classes in outputs:
+        datatype, shape = output.datatype, output.shape
+        if classes:
+            datatype, shape = "BYTES", (min(classes, *shape),)
+        response.outputs.add(name=output.name, datatype=datatype, shape=(images, *shape))
+    return response
+
+
+def _values(answers: Answers, output: Tensor) -> npt.NDArray[Any]:
     if output is LOGITS:
         return answers.logits
     return answers.logits.argmax(axis=1) if output is DIGIT else answers.probabilities
 
 
-def _write_classes(
-    response: pb.ModelInferResponse, name: str, values: Floats, classes: int, *, raw: bool
-) -> None:
-    """Adds strings such as "0.998000:7", the largest value of each image first.
+def _largest(values: Floats, classes: int) -> list[bytes]:
+    """Returns strings such as "0.998000:7", the largest value of each image first.
 
     https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_classification.md
     """
     order = np.argsort(-values, axis=1, kind="stable")[:, :classes]
-    strings = [
+    return [
         f"{row[index]:f}:{index}".encode()
         for row, best in zip(values, order, strict=True)
         for index in best
     ]
-    tensor = response.outputs.add(name=name, datatype="BYTES", shape=order.shape)
-    if raw:
-        lengths = (struct.pack("<I", len(string)) for string in strings)
-        framed = [part for pair in zip(lengths, strings, strict=True) for part in pair]
-        response.raw_output_contents.append(b"".join(framed))
-    else:
-        tensor.contents.bytes_contents.extend(strings)
+
+
+def _framed(strings: Iterable[bytes]) -> bytes:
+    return b"".join(struct.pack("<I", len(string)) + string for string in strings)

@@ -87,10 +87,9 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         pixels = inputs.read(request, self._repository.limits.max_batch)
         timeout = settings.get("timeout", 0) / 1e6 or math.inf
         served, answers = self._core.answer(name, version, pixels, context, timeout)
-        response = pb.ModelInferResponse(
-            model_name=served.name, model_version=str(served.version), id=request.id
-        )
-        outputs.write(response, answers, wanted, raw=bool(request.raw_input_contents))
+        response = outputs.response(answers, wanted, raw=bool(request.raw_input_contents))
+        response.model_name, response.model_version = served.name, str(served.version)
+        response.id = request.id
         return response
 
     def ModelStreamInfer(

@@ -1,13 +1,14 @@
 """The tensors that every model here takes and gives."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from proto.inference import grpc_service_pb2 as pb
 from server.model import IMAGE_SHAPE
 
 
-class Tensor(NamedTuple):
-    """An input or output.
+@dataclass(frozen=True, slots=True, eq=False)
+class Tensor:
+    """An input or output; there are no others than those below.
 
     Attributes:
         datatype: the protocol's name, such as "FP32".
