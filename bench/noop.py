@@ -22,6 +22,8 @@ ANSWER = pb.PredictResponse(
     model_version=1,
 )
 
+BATCH_ANSWER = pb.PredictBatchResponse(predictions=[ANSWER.prediction] * 64)
+
 
 class NoopServicer(PredictionServiceServicer):
     """Looks at nothing."""
@@ -31,6 +33,12 @@ class NoopServicer(PredictionServiceServicer):
     ) -> pb.PredictResponse:
         """Answers the same to everyone."""
         return ANSWER
+
+    def PredictBatch(
+        self, request: pb.PredictBatchRequest, context: grpc.ServicerContext
+    ) -> pb.PredictBatchResponse:
+        """Answers the same to everyone, as if they had sent 64 images."""
+        return BATCH_ANSWER
 
 
 def main() -> None:

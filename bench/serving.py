@@ -19,17 +19,22 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.h2load import load
-from bench.servers import LOAD_CPU, MODELS, OURS, SERVER_CPU, running
+from bench.observing import asking_health, cpu_share
+from bench.servers import LOAD_CPU, MODELS, OURS, SERVER_CPU, Running, running
 
 ROUNDS = 5
 BATCH = 64
+IDLE_SECONDS = 30
+WARM_UP_CALLS = 10_000  # by then all threads that the loads need are there
 RESULTS = Path("bench/serving.json")
 
 
 def main() -> None:
     """Measures, prints a table and stores it."""
     with running("bench.noop") as noop, running("server", *OURS) as ours:
-        rounds = [measure(noop.port, ours.port) for _ in range(ROUNDS)]
+        idle = cpu_share(ours.pid, IDLE_SECONDS)
+        load(ours.port, "Predict", calls=WARM_UP_CALLS, connections=4, streams=40, cpu=LOAD_CPU)
+        rounds = [measure(noop, ours) for _ in range(ROUNDS)]
     results = {
         name: {
             "median": statistics.median(one[name] for one in rounds),
@@ -45,6 +50,7 @@ def main() -> None:
         "python": platform.python_version(),
         "model": "tiny",
         "rounds": ROUNDS,
+        "idle_share_of_a_core": round(idle, 4),
         "results": results,
     }
     RESULTS.write_text(json.dumps(record, indent=2) + "\n")
@@ -54,19 +60,24 @@ def main() -> None:
     Console().print(table)
 
 
-def measure(noop: int, ours: int) -> dict[str, float]:
+def measure(noop: Running, ours: Running) -> dict[str, float]:
     """Returns one round's figures."""
+    ports = (noop.port, ours.port)
     noop_crowd, our_crowd = (
-        load(port, "Predict", calls=8000, connections=4, streams=8, cpu=LOAD_CPU)
-        for port in (noop, ours)
+        load(port, "Predict", calls=8000, connections=4, streams=8, cpu=LOAD_CPU) for port in ports
     )
-    infer_crowd = load(ours, "ModelInfer", calls=8000, connections=4, streams=8, cpu=LOAD_CPU)
+    infer_crowd = load(ours.port, "ModelInfer", calls=8000, connections=4, streams=8, cpu=LOAD_CPU)
     noop_alone, our_alone = (
-        load(port, "Predict", calls=2000, connections=1, streams=1, cpu=LOAD_CPU)
-        for port in (noop, ours)
+        load(port, "Predict", calls=2000, connections=1, streams=1, cpu=LOAD_CPU) for port in ports
     )
-    batches = load(
-        ours, "PredictBatch", images=BATCH, calls=500, connections=1, streams=4, cpu=LOAD_CPU
+    with asking_health(ours.port) as health:
+        noop_flood, our_flood = (
+            load(port, "Predict", calls=8000, connections=4, streams=40, cpu=LOAD_CPU)
+            for port in ports
+        )
+    noop_batches, batches = (
+        load(port, "PredictBatch", images=BATCH, calls=500, connections=1, streams=4, cpu=LOAD_CPU)
+        for port in ports
     )
     our_images = batches.per_second * BATCH
     bare_images = bare_images_per_second()
@@ -79,7 +90,13 @@ def measure(noop: int, ours: int) -> dict[str, float]:
         "no-op: p50 µs, one in flight": noop_alone.p50_us,
         "Predict: p50 µs, one in flight": our_alone.p50_us,
         "Predict / no-op: p50": our_alone.p50_us / noop_alone.p50_us,
+        "Predict: calls/s, 160 in flight": our_flood.per_second,
+        "Predict: 160 / 32 in flight": our_flood.per_second / our_crowd.per_second,
+        "no-op: 160 / 32 in flight": noop_flood.per_second / noop_crowd.per_second,
+        "health: slowest ms, 160 in flight": max(health),
+        "server: MiB resident": ours.resident_mib(),
         f"bare onnxruntime: images/s in {BATCH}s": bare_images,
+        f"no-op: images/s in {BATCH}s": noop_batches.per_second * BATCH,
         f"PredictBatch: images/s in {BATCH}s": our_images,
         "PredictBatch / bare onnxruntime": our_images / bare_images,
     }
