@@ -28,6 +28,7 @@ CONTEXT = {
     "--port",
     default=50051,
     type=click.IntRange(0, 65535),
+    envvar=[f"{ENVIRONMENT_PREFIX}_PORT", "PORT"],  # the second as hosting platforms set it
     help="Port to listen on; 0 takes a free one and the log says which.",
 )
 @click.option(

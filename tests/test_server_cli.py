@@ -25,8 +25,9 @@ def test_every_flag_reads_its_twin(option: click.Option) -> None:
     assert option.help
     twin = f"MNIST_SERVER_{option.opts[0].removeprefix('--').replace('-', '_').upper()}"
     context = click.Context(main, auto_envvar_prefix="MNIST_SERVER")
-    assert option.resolve_envvar_value(context) is None
     with pytest.MonkeyPatch.context() as environment:
+        environment.delenv("PORT", raising=False)
+        assert option.resolve_envvar_value(context) is None
         environment.setenv(twin, "7")
         assert option.resolve_envvar_value(context) == "7"
 
@@ -40,6 +41,17 @@ def test_the_environment_is_obeyed(start_server: Any, bundled_models: Path) -> N
         stub = PredictionServiceStub(channel)
         with pytest.raises(grpc.RpcError, match="at most 3"):
             stub.PredictBatch(pb.PredictBatchRequest(pixels=[0.0] * 4 * 784))
+
+
+def test_the_port_may_be_said_as_hosting_platforms_do() -> None:
+    """PORT names it where MNIST_SERVER_PORT does not."""
+    option = next(option for option in OPTIONS if option.name == "port")
+    context = click.Context(main, auto_envvar_prefix="MNIST_SERVER")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PORT", "8080")
+        assert option.resolve_envvar_value(context) == "8080"
+        environment.setenv("MNIST_SERVER_PORT", "7")
+        assert option.resolve_envvar_value(context) == "7"
 
 
 @pytest.mark.parametrize(
