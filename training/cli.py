@@ -63,9 +63,12 @@ data_option = folder_option("data", "data", "Folder of all data sets.")
 runs_option = folder_option("runs", "runs", "Folder of all runs.")
 
 
-@click.group()
+@click.group(chain=True)
 def main() -> None:
-    """Train small MNIST networks and export them to ONNX."""
+    """Train small MNIST networks and export them to ONNX.
+
+    Commands can follow each other: train --arch tiny export --arch tiny.
+    """
 
 
 @main.command()
@@ -132,7 +135,9 @@ def train(  # noqa: PLR0913 - one argument per flag
             )
         report.finish(done)
     except KeyboardInterrupt:
-        command = shlex.join([*(word for word in sys.orig_argv if word != "--resume"), "--resume"])
+        words = [word for word in sys.orig_argv if word != "--resume"]
+        words.insert(words.index("train") + 1, "--resume")
+        command = shlex.join(words)
         kept = f"go on with: {command}" if report.epochs or resume else "no epoch was over yet."
         click.echo(f"Interrupted; {kept}", err=True)
         sys.exit(INTERRUPTED)
