@@ -37,6 +37,9 @@ OPTIONS: list[tuple[str, Any]] = [
     ("grpc.per_rpc_retry_buffer_size", 64 << 20),
     # gRPC's first pause between connection attempts is 1 s, as long as all retries together.
     ("grpc.initial_reconnect_backoff_ms", 100),
+    # A server that leaves makes gRPC look its name up again, but not within 30 s of the last
+    # time: a rolling update has replaced all servers by then.
+    ("grpc.dns_min_time_between_resolutions_ms", 500),
 ]
 
 
