@@ -11,7 +11,7 @@ import numpy.typing as npt
 from grpc_health.v1 import health_pb2
 
 from client import _types, _wire
-from client._base import BaseClient
+from client._base import BaseClient, Metadata
 from client._errors import ClientError, translated
 from client._pixels import as_batch, as_image
 from client._stream import Stream
@@ -39,11 +39,12 @@ class AsyncDigitClient(BaseClient):
         model: str = "",
         version: int = 0,
         timeout: float | None = None,  # noqa: ASYNC109 - gRPC sends the deadline to the server
+        metadata: Metadata | None = None,
     ) -> _types.Prediction:
         """Recognises one digit, as `DigitClient.predict` does."""
         request = _wire.encode(as_image(image), model, version)
         with translated():
-            response = await self._predict(request, **self._call(timeout))
+            response = await self._predict(request, **self._call(timeout, metadata))
         return _types.prediction(response.prediction, response.model, response.model_version)
 
     async def predict_batch(
@@ -53,11 +54,12 @@ class AsyncDigitClient(BaseClient):
         model: str = "",
         version: int = 0,
         timeout: float | None = None,  # noqa: ASYNC109 - gRPC sends the deadline to the server
+        metadata: Metadata | None = None,
     ) -> list[_types.Prediction]:
         """Recognises many digits in one call, as `DigitClient.predict_batch` does."""
         request = _wire.encode(as_batch(images), model, version)
         with translated():
-            response = await self._predict_batch(request, **self._call(timeout))
+            response = await self._predict_batch(request, **self._call(timeout, metadata))
         return _types.predictions(response)
 
     async def predict_stream(
@@ -67,6 +69,7 @@ class AsyncDigitClient(BaseClient):
         model: str = "",
         version: int = 0,
         timeout: float | None = None,  # noqa: ASYNC109 - gRPC sends the deadline to the server
+        metadata: Metadata | None = None,
     ) -> AsyncIterator[_types.Prediction | ClientError]:
         """Recognises digits as they come, as `DigitClient.predict_stream` does.
 
@@ -78,12 +81,14 @@ class AsyncDigitClient(BaseClient):
             model: Name of the model; empty for the server's default.
             version: Version of the model; 0 for the newest that is ready.
             timeout: Seconds that the whole stream may take; None for no limit.
+            metadata: As in `DigitClient.predict`.
 
         Yields:
             One outcome per image, in order.
         """
         stream = Stream(model, version)
-        call = self._predict_stream(stream.async_requests(images), timeout=timeout, **self._always)
+        requests = stream.async_requests(images)
+        call = self._predict_stream(requests, **self._stream(timeout, metadata))
         try:
             with translated():
                 async for response in call:
@@ -96,21 +101,23 @@ class AsyncDigitClient(BaseClient):
         self,
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - gRPC sends the deadline to the server
+        metadata: Metadata | None = None,
     ) -> list[_types.Model]:
         """Lists every model and version that the server knows, by name and version."""
         with translated():
-            return _types.models(await self._list_models(b"", **self._call(timeout)))
+            return _types.models(await self._list_models(b"", **self._call(timeout, metadata)))
 
     async def health(
         self,
         service: str = "",
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - gRPC sends the deadline to the server
+        metadata: Metadata | None = None,
     ) -> _types.Health:
         """Says whether the server answers requests, as `DigitClient.health` does."""
         request = health_pb2.HealthCheckRequest(service=service).SerializeToString()
         with translated():
-            return _types.health(await self._check(request, **self._call(timeout)))
+            return _types.health(await self._check(request, **self._call(timeout, metadata)))
 
     async def close(self) -> None:
         """Closes the connections; calls that are under way are cancelled."""

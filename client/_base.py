@@ -1,6 +1,7 @@
 """What the blocking and the asyncio client share: everything but waiting."""
 
 import re
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -9,6 +10,8 @@ from grpc_health.v1 import health_pb2
 from client import _wire
 from client._channel import OPTIONS, TLS
 from proto.mnist.v1 import prediction_service_pb2 as pb
+
+Metadata = Mapping[str, str]
 
 _TOKEN = re.compile(r"[!-~]+")
 
@@ -31,12 +34,10 @@ class BaseClient:
         if token is not None and not _TOKEN.fullmatch(token):
             raise ValueError("A token is one word of visible ASCII characters.")
         self._timeout = timeout
+        self._wait_for_ready = wait_for_ready
         # Not as call credentials: gRPC sends those over its own TLS only, and not where
         # something else encrypts, such as a service mesh.
-        self._always: dict[str, Any] = {
-            "wait_for_ready": wait_for_ready,
-            "metadata": (("authorization", f"Bearer {token}"),) if token else (),
-        }
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         channel: Any = (
             self._grpc.insecure_channel(target, options=OPTIONS)
             if tls is None
@@ -60,6 +61,15 @@ class BaseClient:
             _wire.CHECK, response_deserializer=health_pb2.HealthCheckResponse.FromString
         )
 
-    def _call(self, timeout: float | None) -> dict[str, Any]:
+    def _call(self, timeout: float | None, metadata: Metadata | None) -> dict[str, Any]:
         """Returns the arguments that every call of one answer gets."""
-        return {"timeout": self._timeout if timeout is None else timeout, **self._always}
+        return self._stream(self._timeout if timeout is None else timeout, metadata)
+
+    def _stream(self, timeout: float | None, metadata: Metadata | None) -> dict[str, Any]:
+        """Returns the arguments that a stream gets: no timeout but its own."""
+        own = tuple(metadata.items()) if metadata else ()
+        return {
+            "timeout": timeout,
+            "wait_for_ready": self._wait_for_ready,
+            "metadata": (*self._metadata, *own),
+        }

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from grpc_health.v1 import health_pb2
 
 from client import _types, _wire
-from client._base import BaseClient
+from client._base import BaseClient, Metadata
 from client._errors import ClientError, translated
 from client._pixels import as_batch, as_image
 from client._stream import Stream
@@ -55,6 +55,7 @@ class DigitClient(BaseClient):
         model: str = "",
         version: int = 0,
         timeout: float | None = None,
+        metadata: Metadata | None = None,
     ) -> _types.Prediction:
         """Recognises one digit.
 
@@ -64,10 +65,12 @@ class DigitClient(BaseClient):
             model: Name of the model; empty for the server's default.
             version: Version of the model; 0 for the newest that is ready.
             timeout: Seconds that the call may take; None for the client's own.
+            metadata: What to send beside the call, such as `x-request-id`, by which the
+                server's log calls it, or `traceparent`.
         """
         request = _wire.encode(as_image(image), model, version)
         with translated():
-            response = self._predict(request, **self._call(timeout))
+            response = self._predict(request, **self._call(timeout, metadata))
         return _types.prediction(response.prediction, response.model, response.model_version)
 
     def predict_batch(
@@ -77,6 +80,7 @@ class DigitClient(BaseClient):
         model: str = "",
         version: int = 0,
         timeout: float | None = None,
+        metadata: Metadata | None = None,
     ) -> list[_types.Prediction]:
         """Recognises many digits in one call, in their order; all of them or none.
 
@@ -86,10 +90,11 @@ class DigitClient(BaseClient):
             model: Name of the model; empty for the server's default.
             version: Version of the model; 0 for the newest that is ready.
             timeout: Seconds that the call may take; None for the client's own.
+            metadata: As in `predict`.
         """
         request = _wire.encode(as_batch(images), model, version)
         with translated():
-            response = self._predict_batch(request, **self._call(timeout))
+            response = self._predict_batch(request, **self._call(timeout, metadata))
         return _types.predictions(response)
 
     def predict_stream(
@@ -99,6 +104,7 @@ class DigitClient(BaseClient):
         model: str = "",
         version: int = 0,
         timeout: float | None = None,
+        metadata: Metadata | None = None,
     ) -> Iterator[_types.Prediction | ClientError]:
         """Recognises digits as they come, over one call.
 
@@ -109,13 +115,15 @@ class DigitClient(BaseClient):
             version: Version of the model; 0 for the newest that is ready.
             timeout: Seconds that the whole stream may take; None for no limit, as a
                 stream lasts as long as its images.
+            metadata: As in `predict`.
 
         Yields:
             One outcome per image, in order: its prediction, or what was wrong with
             it, which does not end the stream.
         """
         stream = Stream(model, version)
-        call = self._predict_stream(stream.requests(images), timeout=timeout, **self._always)
+        requests = stream.requests(images)
+        call = self._predict_stream(requests, **self._stream(timeout, metadata))
         try:
             with translated():
                 for response in call:
@@ -124,22 +132,31 @@ class DigitClient(BaseClient):
             call.cancel()
         stream.close()
 
-    def models(self, *, timeout: float | None = None) -> list[_types.Model]:
+    def models(
+        self, *, timeout: float | None = None, metadata: Metadata | None = None
+    ) -> list[_types.Model]:
         """Lists every model and version that the server knows, by name and version."""
         with translated():
-            return _types.models(self._list_models(b"", **self._call(timeout)))
+            return _types.models(self._list_models(b"", **self._call(timeout, metadata)))
 
-    def health(self, service: str = "", *, timeout: float | None = None) -> _types.Health:
+    def health(
+        self,
+        service: str = "",
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> _types.Health:
         """Says whether the server answers requests.
 
         Args:
             service: Empty for the whole server, or the full name of one of its
                 services, or "models/<name>".
             timeout: Seconds that the call may take; None for the client's own.
+            metadata: As in `predict`.
         """
         request = health_pb2.HealthCheckRequest(service=service).SerializeToString()
         with translated():
-            return _types.health(self._check(request, **self._call(timeout)))
+            return _types.health(self._check(request, **self._call(timeout, metadata)))
 
     def close(self) -> None:
         """Closes the connections; calls that are under way are cancelled."""

@@ -43,6 +43,7 @@ class Script(PredictionServiceServicer):
 
     def __init__(self) -> None:
         self.requests: list[Any] = []
+        self.metadata: dict[str, str | bytes] = {}  # of the last request
         self.failures: list[Status] = []
         self.models: list[pb.Model] = []
         self.health = health.HealthServicer()
@@ -52,6 +53,7 @@ class Script(PredictionServiceServicer):
 
     def _take(self, request: Any, context: grpc.ServicerContext) -> None:
         self.requests.append(request)
+        self.metadata = dict(context.invocation_metadata())
         context.add_callback(self.left.set)
         self.held.wait()
         if self.failures:
@@ -352,6 +354,24 @@ def test_the_deadline_holds(script: Script, address: str, ask: Ask) -> None:
     with pytest.raises(client.DeadlineExceeded):
         ask(address, "predict", np.zeros(784), timeout=0.2)
     assert script.left.wait(10)
+
+
+@both
+@pytest.mark.parametrize(
+    ("method", "images"),
+    [
+        ("predict", [np.zeros(784)]),
+        ("predict_batch", [np.zeros((2, 784))]),
+        ("predict_stream", [[np.zeros(784)]]),
+        ("models", []),
+    ],
+)
+def test_a_call_has_its_metadata_with_it(
+    script: Script, address: str, ask: Ask, method: str, images: list[Any]
+) -> None:
+    """What is to be sent beside a call arrives, whatever the method."""
+    ask(address, method, *images, metadata={"x-request-id": "abc"})
+    assert script.metadata["x-request-id"] == "abc"
 
 
 @both
