@@ -181,6 +181,14 @@ def test_what_is_no_picture_is_refused(content: bytes, sentence: str) -> None:
         load(io.BytesIO(content))
 
 
+def test_fewer_pixels_can_be_asked_for() -> None:
+    """A picture above the caller's own limit is refused before it is decoded."""
+    assert load(io.BytesIO(_png(100)), max_pixels=10_000).size == (100, 100)
+    truncated = _png(101)[:60]
+    with pytest.raises(InvalidInput, match="more than 10,000 pixels: send a smaller"):
+        load(io.BytesIO(truncated), max_pixels=10_000)
+
+
 def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
     """The file system's errors are left as they are."""
     with pytest.raises(FileNotFoundError):
