@@ -37,6 +37,8 @@ OPTIONS: list[tuple[str, Any]] = [
     ("grpc.per_rpc_retry_buffer_size", 64 << 20),
     # gRPC's first pause between connection attempts is 1 s, as long as all retries together.
     ("grpc.initial_reconnect_backoff_ms", 100),
+    # Its last is 120 s, for which callers would stay away from a server that is back.
+    ("grpc.max_reconnect_backoff_ms", 5000),
     # A server that leaves makes gRPC look its name up again, but not within 30 s of the last
     # time: a rolling update has replaced all servers by then.
     ("grpc.dns_min_time_between_resolutions_ms", 500),
