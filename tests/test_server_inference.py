@@ -262,24 +262,27 @@ def test_statistics_add_up(start_server: Any, bundled_models: Path) -> None:
         list(stub.ModelStreamInfer(iter([request()] * 2)))
         ours.Predict(prediction_service_pb2.PredictRequest(pixels=IMAGES[0]))
         late = request()
-        late.parameters["timeout"].int64_param = 1  # µs, gone before the queue is reached
-        assert stub.ModelInfer.future(late).code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        late.parameters["timeout"].int64_param = 1  # µs, mostly gone before the queue is reached
+        codes = [stub.ModelInfer.future(late).code() for _ in range(20)]
+        failed = codes.count(grpc.StatusCode.DEADLINE_EXCEEDED)
+        assert failed
+        singles = 5 + codes.count(grpc.StatusCode.OK)
         (found,) = stub.ModelStatistics(pb.ModelStatisticsRequest()).model_stats
         for name, version in (("digitnet", ""), ("digitnet", "1")):
             chosen = pb.ModelStatisticsRequest(name=name, version=version)
             assert list(stub.ModelStatistics(chosen).model_stats) == [found]
     assert (found.name, found.version) == ("digitnet", "1")
-    assert (found.inference_count, found.execution_count) == (16, 7)
+    assert (found.inference_count, found.execution_count) == (singles + 3 + 8, singles + 2)
     assert time.time() - 60 < found.last_inference / 1000 <= time.time()
     sums = found.inference_stats
     for each in (sums.success, sums.queue, sums.compute_infer):
-        assert each.count == 7
+        assert each.count == singles + 2
     # As perf_analyzer demands.
     assert sums.compute_input.count == sums.compute_infer.count == sums.compute_output.count
     assert sums.success.ns == sums.queue.ns + sums.compute_infer.ns
-    assert sums.fail.count == 1
+    assert sums.fail.count == failed
     runs = {each.batch_size: each.compute_infer for each in found.batch_stats}
-    assert {images: run.count for images, run in runs.items()} == {1: 5, 3: 1, 8: 1}
+    assert {images: run.count for images, run in runs.items()} == {1: singles, 3: 1, 8: 1}
     assert sums.compute_infer.ns == sum(run.ns for run in runs.values())
     samples = scrape(server)
     model = '{model="digitnet"}'

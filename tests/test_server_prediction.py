@@ -194,6 +194,7 @@ def _assert_bad_request(error: grpc.RpcError, advice: str) -> None:
     [
         (pb.PredictRequest(pixels=IMAGE, model="nobody"), "'nobody'.*digitnet"),
         (pb.PredictRequest(pixels=IMAGE, model="../digitnet"), "there are: digitnet"),
+        (pb.PredictRequest(pixels=IMAGE, model="x" * 1_000_000), "there are: digitnet"),
         (pb.PredictRequest(pixels=IMAGE, model_version=7), "no version 7; it has: 1"),
         (pb.PredictRequest(pixels=IMAGE, model_version=-1), "no version -1"),
     ],

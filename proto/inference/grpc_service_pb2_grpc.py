@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class GRPCInferenceServiceStub:
-    """Serves models to Triton's, KServe's and MLServer's clients.
+    """Serves models to the clients of Triton, KServe and others.
 
     A version is a number written as a string; empty stands for the newest that is
     ready. Errors carry google.rpc details, as those of mnist.v1.PredictionService.
@@ -101,7 +101,7 @@ class GRPCInferenceServiceStub:
 
 
 class GRPCInferenceServiceServicer:
-    """Serves models to Triton's, KServe's and MLServer's clients.
+    """Serves models to the clients of Triton, KServe and others.
 
     A version is a number written as a string; empty stands for the newest that is
     ready. Errors carry google.rpc details, as those of mnist.v1.PredictionService.
@@ -266,7 +266,7 @@ def add_GRPCInferenceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GRPCInferenceService:
-    """Serves models to Triton's, KServe's and MLServer's clients.
+    """Serves models to the clients of Triton, KServe and others.
 
     A version is a number written as a string; empty stands for the newest that is
     ready. Errors carry google.rpc details, as those of mnist.v1.PredictionService.

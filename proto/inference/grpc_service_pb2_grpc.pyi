@@ -35,7 +35,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class GRPCInferenceServiceStub:
-    """Serves models to Triton's, KServe's and MLServer's clients.
+    """Serves models to the clients of Triton, KServe and others.
 
     A version is a number written as a string; empty stands for the newest that is
     ready. Errors carry google.rpc details, as those of mnist.v1.PredictionService.
@@ -78,7 +78,7 @@ class GRPCInferenceServiceStub:
 
 @_typing.type_check_only
 class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
-    """Serves models to Triton's, KServe's and MLServer's clients.
+    """Serves models to the clients of Triton, KServe and others.
 
     A version is a number written as a string; empty stands for the newest that is
     ready. Errors carry google.rpc details, as those of mnist.v1.PredictionService.
@@ -117,7 +117,7 @@ class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
     """
 
 class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Serves models to Triton's, KServe's and MLServer's clients.
+    """Serves models to the clients of Triton, KServe and others.
 
     A version is a number written as a string; empty stands for the newest that is
     ready. Errors carry google.rpc details, as those of mnist.v1.PredictionService.
