@@ -5,6 +5,7 @@ DATASET ?= auto
 DEVICE  ?= auto
 EPOCHS  ?=
 PORT    ?= 50051
+GATEWAY_PORT ?= 8015
 PYTHON  ?= python3
 
 VENV := .venv
@@ -13,12 +14,12 @@ BIN  := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv data train export serve predict evaluate test check bench soak format proto lock clean
+.PHONY: help venv data train export serve predict evaluate gateway test check bench soak format proto lock clean
 
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  ARCH=$(ARCH) DATASET=$(DATASET) DEVICE=$(DEVICE) EPOCHS=$(EPOCHS) PORT=$(PORT)"
+	@echo "  ARCH=$(ARCH) DATASET=$(DATASET) DEVICE=$(DEVICE) EPOCHS=$(EPOCHS) PORT=$(PORT) GATEWAY_PORT=$(GATEWAY_PORT)"
 
 venv: $(VENV)/.dev ## Create .venv with everything in it
 
@@ -40,6 +41,9 @@ predict: $(VENV)/.client ## Ask the server on PORT about the bundled samples
 evaluate: $(VENV)/.client $(VENV)/.training ## Send all test images to the server on PORT
 	$(BIN)/python -m training data --dataset $(DATASET)
 	$(BIN)/python -m client evaluate --server localhost:$(PORT) --dataset $(DATASET)
+
+gateway: $(VENV)/.gateway ## Answer HTTP on GATEWAY_PORT, with a page to draw on, for the server on PORT
+	$(BIN)/python -m gateway --port $(GATEWAY_PORT) --server localhost:$(PORT)
 
 test: $(VENV)/.dev $(VENV)/proto/.installed $(VENV)/triton/.installed ## Run all tests
 	$(BIN)/pytest
@@ -96,7 +100,7 @@ $(VENV)/.server: server/requirements.txt | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-$(VENV)/.client $(VENV)/.training $(VENV)/.dev: $(VENV)/.%: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.client $(VENV)/.gateway $(VENV)/.training $(VENV)/.dev: $(VENV)/.%: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 

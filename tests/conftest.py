@@ -74,7 +74,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Server:
-    """A running `python -m server`."""
+    """A running `python -m server`, or `python -m gateway`."""
 
     process: subprocess.Popen[str]
     address: str
@@ -97,19 +97,32 @@ StartServer = Callable[..., Server]
 @pytest.fixture(scope="session")
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
     """A factory of servers on free ports; what it starts is stopped at the end of the session."""
+    address = r'address(?:=|": ")(?P<address>[^\s"]+)'
+    yield from _starter("server", rf"(?s){address}.*\bserving\b", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def start_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
+    """The same of gateways; an address is a URL."""
+    yield from _starter("gateway", r"running on (?P<address>\S+)", tmp_path_factory)
+
+
+def _starter(
+    package: str, announcement: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StartServer]:
     started: list[Server] = []
 
     def start(*flags: str, env: dict[str, str] | None = None) -> Server:
-        log = tmp_path_factory.mktemp("server") / "log"
+        log = tmp_path_factory.mktemp(package) / "log"
         with log.open("w") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "server", "--port", "0", *flags],
+                [sys.executable, "-m", package, "--port", "0", *flags],
                 cwd=ROOT,
                 env=os.environ | (env or {}),
                 stderr=file,
                 text=True,
             )
-        address = _wait_until_serving(process, log)
+        address = _wait_until_serving(process, log, announcement)
         started.append(Server(process, address, log))
         return started[-1]
 
@@ -154,14 +167,18 @@ def server(start_server: StartServer, bundled_models: Path) -> Server:
     return start_server("--models", str(bundled_models))
 
 
-def _wait_until_serving(process: subprocess.Popen[str], log: Path) -> str:
+@pytest.fixture(scope="session")
+def gateway(start_gateway: StartServer, server: Server) -> Server:
+    """A gateway before that server."""
+    return start_gateway("--server", server.address)
+
+
+def _wait_until_serving(process: subprocess.Popen[str], log: Path, announcement: str) -> str:
     """Returns the address once the log says that it is served."""
     while True:
         ended = process.poll() is not None
         said = log.read_text()
-        if re.search(r"\bserving\b", said):
-            address = re.search(r'address(?:=|": ")([^\s"]+)', said)
-            assert address is not None
-            return address[1]
-        assert not ended, f"the server did not start:\n{said}"
+        if announced := re.search(announcement, said):
+            return announced["address"]
+        assert not ended, f"it did not start:\n{said}"
         time.sleep(0.01)  # between two looks

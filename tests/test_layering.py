@@ -17,6 +17,8 @@ FORBIDDEN = {
     "training": OURS - {"training"},
     "server": {"torch", "torchvision", "onnx", "training", "client", "gateway"},
     "client": {"torch", "torchvision", "onnx", "onnxruntime", "server", "training", "gateway"},
+    "gateway": {"torch", "torchvision", "onnx", "onnxruntime", "grpc"}
+    | OURS - {"gateway", "client"},
 }
 
 
