@@ -14,10 +14,10 @@ BIN  := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv data train export serve predict evaluate gateway test check bench soak format proto lock clean
+.PHONY: help venv data train export serve predict evaluate gateway test check bench soak screenshot format proto lock clean
 
 help: ## Print this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  ARCH=$(ARCH) DATASET=$(DATASET) DEVICE=$(DEVICE) EPOCHS=$(EPOCHS) PORT=$(PORT) GATEWAY_PORT=$(GATEWAY_PORT)"
 
@@ -70,6 +70,9 @@ soak: $(VENV)/.dev runs/bench/models/tiny/1 ## Send 200,000 calls and see that m
 runs/bench/models/tiny/1: | $(VENV)/.training
 	$(BIN)/python -m training train --arch tiny --dataset digits --epochs 1 --runs runs/bench
 	$(BIN)/python -m training export --arch tiny --runs runs/bench --models runs/bench/models --version 1
+
+screenshot: $(VENV)/.dev ## Make the README's picture of the page again
+	MNIST_GATEWAY_SCREENSHOT=docs/gateway.png $(BIN)/pytest tests/test_gateway_page.py -k screenshot
 
 format: $(VENV)/.dev ## Format the code and fix what the linter can
 	$(BIN)/ruff check --fix
