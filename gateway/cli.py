@@ -32,6 +32,7 @@ DRAIN_SECONDS = 10
     "--port",
     default=8015,
     type=click.IntRange(0, 65535),
+    envvar=["MNIST_GATEWAY_PORT", "PORT"],  # the second as hosting platforms set it
     help="Port to listen on; 0 takes a free one and the log says which.",
 )
 @click.option(

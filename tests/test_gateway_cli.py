@@ -17,12 +17,15 @@ OPTIONS = [option for option in main.params if isinstance(option, click.Option)]
 
 @pytest.mark.parametrize("option", OPTIONS, ids=[option.opts[0] for option in OPTIONS])
 def test_every_flag_reads_its_twin(option: click.Option) -> None:
-    """--server is MNIST_GATEWAY_SERVER, and so on."""
+    """--server is MNIST_GATEWAY_SERVER, and so on; --port is PORT too, as for the server."""
     assert option.help
     twin = f"MNIST_GATEWAY_{option.opts[0].removeprefix('--').replace('-', '_').upper()}"
     context = click.Context(main, auto_envvar_prefix="MNIST_GATEWAY")
-    assert option.resolve_envvar_value(context) is None
     with pytest.MonkeyPatch.context() as environment:
+        environment.delenv("PORT", raising=False)
+        assert option.resolve_envvar_value(context) is None
+        environment.setenv("PORT", "8080")
+        assert option.resolve_envvar_value(context) == ("8080" if option.name == "port" else None)
         environment.setenv(twin, "7")
         assert option.resolve_envvar_value(context) == "7"
 

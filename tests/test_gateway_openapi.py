@@ -38,7 +38,7 @@ def test_it_does_as_it_says(
     """What is right is answered and what is wrong refused, and each answer is as it is listed."""
     (operation,) = document[path].values()
 
-    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy(generation_mode=mode))
     def sent(case: schemathesis.Case[Any]) -> None:
         answer = case.call()
