@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -61,46 +62,63 @@ class Task:
 class Pool:
     """A thread for each call under way, taken from those that idle; the last one to idle first.
 
-    It has no bound of its own: gRPC's `maximum_concurrent_rpcs` is it.
+    It has no bound of its own: gRPC's `maximum_concurrent_rpcs` is it. Where the system
+    lets it have no more threads, calls wait until one is free.
     """
 
     def __init__(self) -> None:
-        self._idle: list[_Thread] = []  # append and pop are atomic
+        self._mutex = threading.Lock()
+        self._idle: list[_Thread] = []
+        self._waiting: deque[Task] = deque()
 
     def submit(self, function: Callable[..., object], /, *arguments: Any) -> Task:
         """Calls the function in a thread of the pool."""
         task = Task(partial(function, *arguments))
-        try:
-            thread = self._idle.pop()
-        except IndexError:
-            thread = _Thread(self._idle)
-            thread.start()
-        thread.give(task)
+        with self._mutex:
+            thread = self._idle.pop() if self._idle else None
+            if thread is None:
+                self._waiting.append(task)
+        if thread:
+            thread.give(task)
+        else:
+            # It takes what waits; where it cannot be had, one that is there does, in time.
+            with suppress(RuntimeError):
+                _Thread(self).start()
         return task
+
+    def next(self, thread: _Thread) -> Task | None:
+        """Returns a call that waits; None where none does, and the thread idles from now on."""
+        with self._mutex:
+            if self._waiting:
+                return self._waiting.popleft()
+            self._idle.append(thread)
+            return None
 
 
 class _Thread(threading.Thread):
-    def __init__(self, idle: list[_Thread]) -> None:
+    def __init__(self, pool: Pool) -> None:
         super().__init__(name="call", daemon=True)
-        self._idle = idle
+        self._pool = pool
         self._task: Task | None = None
         self._given = threading.Lock()
         self._given.acquire()
 
     def give(self, task: Task) -> None:
+        """Wakes the thread, which idles, for a call."""
         self._task = task
         self._given.release()
 
     def run(self) -> None:
+        task = self._pool.next(self)
         while True:
-            self._given.acquire()
-            # Nothing is kept of the last call while this thread idles.
-            task, self._task = self._task, None
-            assert task is not None  # noqa: S101 - given with the lock; tells mypy
+            if task is None:
+                self._given.acquire()
+                task, self._task = self._task, None
+                assert task is not None  # noqa: S101 - given with the lock; tells mypy
             try:
                 task.call()
             except Exception:  # gRPC foresees them all; if not, the thread lives on
                 log.exception("a call ended in a way that nobody foresaw")
-            self._idle.append(self)
-            task.end()
-            del task
+            ended, task = task, self._pool.next(self)
+            ended.end()
+            del ended  # and all that it refers to, while this thread idles

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -50,6 +50,22 @@ def test_the_last_thread_to_idle_is_the_first_to_work(pool: Pool) -> None:
     assert run(pool, lambda: found.append(threading.get_ident())).wait(10)
     assert names["early"] != names["late"]
     assert found == [names["late"]]
+
+
+def test_calls_wait_where_there_are_no_more_threads(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the system refuses a thread is taken by one that is there, and none is lost."""
+    gate = threading.Event()
+    first = run(pool, lambda: gate.wait(10))
+
+    def refuse(_: threading.Thread) -> NoReturn:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    others = [run(pool, lambda: None) for _ in range(8)]
+    gate.set()
+    assert all(ended.wait(10) for ended in [first, *others])
 
 
 def test_a_call_that_has_ended_already_is_known_to_have(pool: Pool) -> None:
