@@ -6,6 +6,7 @@ DEVICE  ?= auto
 EPOCHS  ?=
 PORT    ?= 50051
 GATEWAY_PORT ?= 8015
+SERVERS ?= 1
 PYTHON  ?= python3
 
 VENV := .venv
@@ -14,12 +15,14 @@ BIN  := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv data train export serve predict evaluate gateway test check bench soak screenshot format proto lock clean
+.PHONY: help venv data train export serve predict evaluate gateway image up down test test-container check
+.PHONY: bench soak screenshot format proto lock clean
 
 help: ## Print this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  ARCH=$(ARCH) DATASET=$(DATASET) DEVICE=$(DEVICE) EPOCHS=$(EPOCHS) PORT=$(PORT) GATEWAY_PORT=$(GATEWAY_PORT)"
+	@echo "  ARCH=$(ARCH) DATASET=$(DATASET) DEVICE=$(DEVICE) EPOCHS=$(EPOCHS) PORT=$(PORT)"
+	@echo "  GATEWAY_PORT=$(GATEWAY_PORT) SERVERS=$(SERVERS)"
 
 venv: $(VENV)/.dev ## Create .venv with everything in it
 
@@ -45,8 +48,24 @@ evaluate: $(VENV)/.client $(VENV)/.training ## Send all test images to the serve
 gateway: $(VENV)/.gateway ## Answer HTTP on GATEWAY_PORT, with a page to draw on, for the server on PORT
 	$(BIN)/python -m gateway --port $(GATEWAY_PORT) --server localhost:$(PORT)
 
-test: $(VENV)/.dev $(VENV)/proto/.installed $(VENV)/triton/.installed ## Run all tests
+COMPOSE = REVISION="$$(git describe --always --dirty --abbrev=40 --exclude='*')" PORT=$(PORT) docker compose
+
+image: ## Build the server's image
+	$(COMPOSE) build server
+
+# Several servers cannot share PORT: the balancer has it then.
+several := $(filter-out 1,$(SERVERS))
+up: ## Serve from a container on PORT, or with SERVERS=3 from three behind a balancer
+	$(if $(several),SERVER_PORT=) $(COMPOSE) $(if $(several),--profile scale) up --build --wait --scale server=$(SERVERS)
+
+down: ## Stop what runs in containers; what was trained there stays in its volume
+	$(COMPOSE) --profile '*' down
+
+test: $(VENV)/.dev $(VENV)/proto/.installed $(VENV)/triton/.installed ## Run all tests but those of the containers
 	$(BIN)/pytest
+
+test-container: $(VENV)/.dev ## Build the images and test them, where a container engine answers
+	$(BIN)/pytest -m container
 
 check: $(VENV)/.dev $(VENV)/proto/.installed ## Lint, format, types, stub drift: what CI runs beside the tests
 	$(BIN)/ruff check
@@ -86,9 +105,11 @@ generate = $(PROTOC) -I. --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1)
 proto: $(VENV)/proto/.installed ## Generate the stubs from the .proto files
 	$(call generate,.)
 
-lock: $(VENV)/.dev ## Lock the server's requirements with hashes
-	$(BIN)/pip-compile --quiet --strip-extras --extra server --generate-hashes --no-emit-index-url \
-		--no-emit-find-links --no-emit-options --output-file server/requirements.txt pyproject.toml
+lock: $(VENV)/.dev ## Lock what the images install, with hashes
+	for package in server client; do \
+		$(BIN)/pip-compile --quiet --strip-extras --extra $$package --generate-hashes --no-emit-index-url \
+			--no-emit-find-links --no-emit-options --output-file $$package/requirements.txt pyproject.toml || exit; \
+	done
 
 clean: ## Remove what was installed and trained; models/ and data/ stay
 	rm -rf $(VENV) runs build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

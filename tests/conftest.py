@@ -1,10 +1,13 @@
 """Real things for the tests: the data, a checkout to work in, servers on free ports."""
 
+import contextlib
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -13,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from containers import docker, engine_answers
 
 ROOT = Path(__file__).parent.parent
 
@@ -171,6 +175,28 @@ def server(start_server: StartServer, bundled_models: Path) -> Server:
 def gateway(start_gateway: StartServer, server: Server) -> Server:
     """A gateway before that server."""
     return start_gateway("--server", server.address)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[None]:
+    """A container engine, for one test session at a time; DOCKER_HERE may name what starts it."""
+    with Path(tempfile.gettempdir(), "mnist-inference-containers.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not engine_answers() and "DOCKER_HERE" in os.environ:
+            with contextlib.suppress(OSError, subprocess.SubprocessError):  # asked again below
+                subprocess.run([os.environ["DOCKER_HERE"]], capture_output=True, timeout=300)
+        if not engine_answers():
+            pytest.skip(
+                "no container engine answers here: start Docker, or name a script that does with "
+                "DOCKER_HERE"
+            )
+        yield
+
+
+@pytest.fixture(scope="session")
+def images(engine: None) -> None:  # noqa: ARG001 - to be there first
+    """The server's and the client's image, built from this very checkout."""
+    docker("compose", "--profile", "client", "build")
 
 
 def _wait_until_serving(process: subprocess.Popen[str], log: Path, announcement: str) -> str:

@@ -186,6 +186,7 @@ def test_an_alert_says_what_is_wrong_and_what_to_do(alert: dict[str, Any]) -> No
     "arguments",
     [
         ("check", "config", "prometheus.yml"),
+        ("check", "config", "compose.yml"),
         ("check", "rules", "alerts.yml"),
         ("test", "rules", "alerts_test.yml"),
     ],
