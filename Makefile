@@ -65,7 +65,7 @@ test: $(VENV)/.dev $(VENV)/proto/.installed $(VENV)/triton/.installed ## Run all
 	$(BIN)/pytest
 
 test-container: $(VENV)/.dev ## Build the images and test them, where a container engine answers
-	$(BIN)/pytest -m container
+	$(BIN)/pytest -m container tests/test_container_*.py
 
 check: $(VENV)/.dev $(VENV)/proto/.installed ## Lint, format, types, stub drift: what CI runs beside the tests
 	$(BIN)/ruff check

@@ -2,7 +2,7 @@
 
 `python callers.py TARGET` prints "calling" once it does, and when its stdin ends one JSON
 object: how often each outcome came. An outcome is an answer's version and first logit,
-or an error.
+or an error. With `--plain` they use nothing but the stubs, and send no call again.
 """
 
 import json
@@ -10,34 +10,32 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import numpy as np
 
 from client import ClientError, DigitClient
+from proto.mnist.v1 import prediction_service_pb2 as pb
+from proto.mnist.v1.prediction_service_pb2_grpc import PredictionServiceStub
 
 ROOT = Path(__file__).parent.parent
 THREADS = 8
+BLANK = np.zeros(784)
 
 
-def main(target: str) -> None:
+def main(target: str, *, plain: bool) -> None:
     """Calls `target` from `THREADS` threads."""
-    outcomes: Counter[str] = Counter()
-    leaving = threading.Event()
+    with _plain(target) if plain else _digit_client(target) as ask:
+        outcomes: Counter[str] = Counter([ask()])
+        leaving = threading.Event()
 
-    def call() -> None:
-        while not leaving.is_set():
-            try:
-                answer = client.predict(np.zeros(784))
-            except ClientError as error:
-                outcomes[repr(error)] += 1
-            else:
-                outcomes[f"{answer.model_version} {answer.logits[0]:.2f}"] += 1
+        def call() -> None:
+            while not leaving.is_set():
+                outcomes[ask()] += 1
 
-    with DigitClient(target) as client:
-        client.predict(np.zeros(784))
         threads = [threading.Thread(target=call) for _ in range(THREADS)]
         for thread in threads:
             thread.start()
@@ -47,6 +45,35 @@ def main(target: str) -> None:
         for thread in threads:
             thread.join()
     print(json.dumps(outcomes))  # noqa: T201 - as above
+
+
+@contextmanager
+def _digit_client(target: str) -> Iterator[Callable[[], str]]:
+    with DigitClient(target) as client:
+
+        def ask() -> str:
+            try:
+                answer = client.predict(BLANK)
+            except ClientError as error:
+                return repr(error)
+            return f"{answer.model_version} {answer.logits[0]:.2f}"
+
+        yield ask
+
+
+@contextmanager
+def _plain(target: str) -> Iterator[Callable[[], str]]:
+    with grpc.insecure_channel(target, [("grpc.enable_retries", 0)]) as channel:
+        stub = PredictionServiceStub(channel)
+
+        def ask() -> str:
+            try:
+                answer = stub.Predict(pb.PredictRequest(pixels=BLANK), timeout=5)
+            except grpc.RpcError as error:
+                return str(error)
+            return f"{answer.model_version} {answer.prediction.logits[0]:.2f}"
+
+        yield ask
 
 
 @contextmanager
@@ -65,4 +92,4 @@ def calling(*command: str) -> Iterator[Counter[str]]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], plain="--plain" in sys.argv)
