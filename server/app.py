@@ -57,12 +57,12 @@ NOTICE_PART, NOTICE_MOST = 0.01, 1.0
 
 INT_MAX = 2**31 - 1  # gRPC's "never"
 
-SERVICES = (
+# Those that need a model, and those that answer as long as the process does.
+PREDICTING = (
     prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name,
     grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
-    health.SERVICE_NAME,
-    reflection.SERVICE_NAME,
 )
+ALWAYS = (health.SERVICE_NAME, reflection.SERVICE_NAME)
 
 log = structlog.get_logger()
 
@@ -142,7 +142,7 @@ class App:
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call] # generated without types
-            ReflectionServicer(SERVICES), self._server
+            ReflectionServicer((*PREDICTING, *ALWAYS)), self._server
         )
         self._address = self._bind()
 
@@ -225,7 +225,7 @@ class App:
                 log.exception("the models directory could not be scanned")
 
     def _set_health(self) -> None:
-        """Says SERVING for what can be answered now; the first time, before the port opens, none.
+        """Says SERVING for what can be answered now; before the port opens, that is no model.
 
         A model that was removed stays known, as NOT_SERVING.
         """
@@ -233,6 +233,8 @@ class App:
         self._known |= {entry.name for entry in self._repository.entries()}
         for name in self._known:
             self._health.set(f"models/{name}", SERVING if name in ready else NOT_SERVING)
-        for service in ("", *SERVICES):
+        for service in ("", *PREDICTING):
             default_ready = self._config.default_model in ready
             self._health.set(service, SERVING if default_ready else NOT_SERVING)
+        for service in ALWAYS:
+            self._health.set(service, SERVING)

@@ -144,7 +144,10 @@ def test_a_version_spoilt_in_place_goes_on_answering(
 
 
 def test_health_follows_the_models(models: Path, channel: grpc.Channel) -> None:
-    """A watcher sees the default model go and come back; a new model has a name of its own."""
+    """A watcher sees the default model go and come back; a new model has a name of its own.
+
+    The health service itself is well meanwhile: what asks it whether to restart must not.
+    """
     health = health_pb2_grpc.HealthStub(channel)
     watch = health.Watch(health_pb2.HealthCheckRequest(service="models/digitnet"), timeout=60)
     assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
@@ -152,6 +155,8 @@ def test_health_follows_the_models(models: Path, channel: grpc.Channel) -> None:
     assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
     overall = health.Check(health_pb2.HealthCheckRequest(service=""))
     assert overall.status == health_pb2.HealthCheckResponse.NOT_SERVING
+    alive = health.Check(health_pb2.HealthCheckRequest(service="grpc.health.v1.Health"))
+    assert alive.status == health_pb2.HealthCheckResponse.SERVING
     (models / ".away").rename(models / "digitnet")
     assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
     watch.cancel()
