@@ -223,6 +223,10 @@ STATUSES = {
 }
 
 
+# What gRPC says of these is about addresses, or about the gateway's own token.
+WITHHELD = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "UNAUTHENTICATED"}
+
+
 @pytest.mark.parametrize("code", STATUSES)
 def test_each_status_becomes_a_problem(scripted: tuple[Script, httpx.Client], code: str) -> None:
     """What gRPC says is a problem document of the right status, with all that helps."""
@@ -236,6 +240,7 @@ def test_each_status_becomes_a_problem(scripted: tuple[Script, httpx.Client], co
     assert answer.headers["content-type"] == "application/problem+json"
     assert (problem["type"], bool(problem["title"])) == ("about:blank", True)
     assert problem["detail"].endswith(".")
+    assert ("It is so." in problem["detail"]) == (code not in WITHHELD)
     assert problem["violations"] == (
         [{"field": "pixels", "description": "divide by 255"}] if detail is VIOLATION else []
     )
@@ -252,9 +257,6 @@ def test_ready_is_what_the_server_is(start_gateway: StartServer) -> None:
         assert httpx.get(f"{gateway.address}/readyz").status_code == 503
     assert httpx.get(f"{gateway.address}/readyz").status_code == 503
     assert httpx.get(f"{gateway.address}/healthz").json() == {"status": "alive"}
-    problem = httpx.post(f"{gateway.address}/predict", json=ONE)
-    assert (problem.status_code, problem.headers["retry-after"]) == (503, "1")
-    assert problem.json()["detail"] == "No server answers at the moment: try again in a second."
 
 
 def test_a_deadline_is_passed_on(scripted: tuple[Script, httpx.Client]) -> None:

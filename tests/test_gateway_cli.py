@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import httpx
 import pytest
+from click.testing import CliRunner
 from conftest import Server, StartServer
 
 from gateway.cli import main
@@ -63,7 +64,7 @@ def test_it_speaks_tls_and_shows_its_token(
     assert (refused.status_code, "let this gateway in" in refused.json()["detail"]) == (502, True)
 
 
-def test_a_wrong_flag_is_a_usage_error(project: Path, certificates: Path, tmp_path: Path) -> None:
+def test_a_wrong_flag_is_a_usage_error(certificates: Path, tmp_path: Path) -> None:
     """Exit code 2 and a sentence that says what is wrong."""
     (tmp_path / "token").touch()
     for flags, sentence in (
@@ -72,19 +73,20 @@ def test_a_wrong_flag_is_a_usage_error(project: Path, certificates: Path, tmp_pa
         (["--tls-cert", f"{certificates}/client.pem"], "needs its key"),
         (["--token-file", f"{tmp_path}/token"], "one word of visible ASCII"),
     ):
-        code, said = _run(project, *flags)
-        assert (code, sentence in said, "Traceback" in said) == (2, True, False)
+        result = CliRunner().invoke(main, flags)
+        assert (result.exit_code, sentence in result.output) == (2, True)
 
 
 def test_a_port_that_is_taken_ends_it(project: Path) -> None:
     """It says so and fails."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        code, said = _run(project, "--port", str(taken.getsockname()[1]))
-    assert (code > 0, "address already in use" in said, "Traceback" in said) == (True, True, False)
-
-
-def _run(project: Path, *flags: str) -> tuple[int, str]:
-    process = subprocess.run(
-        [sys.executable, "-m", "gateway", *flags], cwd=project, capture_output=True, text=True
-    )
-    return process.returncode, process.stderr
+        port = str(taken.getsockname()[1])
+        process = subprocess.run(
+            [sys.executable, "-m", "gateway", "--port", port],
+            cwd=project,
+            capture_output=True,
+            text=True,
+        )
+    assert process.returncode > 0
+    assert "address already in use" in process.stderr
+    assert "Traceback" not in process.stderr

@@ -11,7 +11,7 @@ import pytest
 from conftest import Server, StartServer, until
 from test_client_calls import Script, serving, status
 
-from client import AsyncDigitClient, DeadlineExceeded, InvalidInput, NotFound, Overloaded
+from client import AsyncDigitClient, DeadlineExceeded, InvalidInput, NotFound, ServerError
 from client.images import prepare
 from client.samples import STROKES, draw
 from gateway.coalescer import MOST, Coalescer, Kind
@@ -141,13 +141,13 @@ def test_a_large_crowd_makes_several_calls(script: tuple[Script, str]) -> None:
 def test_everyone_hears_what_went_wrong_with_all(script: tuple[Script, str]) -> None:
     """Where the call fails, so does each that shares it, with an error of its own."""
     service, address = script
-    service.failures = [status(8, "full")] * 5
+    service.failures = [status(13, "broken")]
 
     async def ask() -> None:
         async with asking(address) as one:
             crowd = [one.about(image) for image in IMAGES]
             errors = await asyncio.gather(*crowd, return_exceptions=True)
-            assert {type(error) for error in errors} == {Overloaded}
+            assert {type(error) for error in errors} == {ServerError}
             assert len(set(map(id, errors))) == len(IMAGES)
 
     asyncio.run(ask())

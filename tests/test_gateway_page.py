@@ -104,12 +104,12 @@ def visit(browser: Browser, gateway: Server) -> Iterator[Visit]:
     assert complaints == []
 
 
-def write(page: Page, strokes: list[Stroke], *, lift: bool = True) -> None:
+def write(page: Page, strokes: list[Stroke], *, steps: int = 1, lift: bool = True) -> None:
     """Draws along stroke paths with the mouse; the last stroke may stay unfinished."""
     box = page.locator("#sheet").bounding_box()
     assert box is not None
     for stroke in strokes:
-        points = curve(stroke, steps=2) * (box["width"], box["height"]) + (box["x"], box["y"])
+        points = curve(stroke, steps) * (box["width"], box["height"]) + (box["x"], box["y"])
         page.mouse.move(*points[0])
         page.mouse.down()
         for point in points[1:]:
@@ -144,7 +144,7 @@ def test_ten_digits_are_read(visit: Visit, hand: str) -> None:
         expect(page.locator("#answer")).to_have_attribute(
             "aria-label", re.compile(rf"The model's answer: {digit}, (\d+\.)?\d+ %")
         )
-        page.get_by_role("button", name="Clear").click()
+        page.keyboard.press("Escape")
         expect_answer(page, None)
 
 
@@ -179,10 +179,9 @@ def test_every_stroke_can_be_undone(visit: Visit) -> None:
     expect(undo).to_be_disabled()
 
 
-@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
-def test_a_picture_can_be_uploaded(visit: Visit, tmp_path: Path, kind: str) -> None:
+def test_a_picture_can_be_uploaded(visit: Visit, tmp_path: Path) -> None:
     """A file is shown and read, and the next stroke takes its place."""
-    file = tmp_path / f"picture.{kind}"
+    file = tmp_path / "picture.webp"
     draw(4, 700).save(file)
     page = visit()
     page.get_by_label("Upload").set_input_files(file)
@@ -322,11 +321,10 @@ def test_it_works_without_a_pointer(visit: Visit) -> None:
     assert reached >= {"sheet", "model", "Samples", "API", "theme", "undo", "upload"}
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", ["/", "/samples", "/docs"])
-def test_axe_finds_nothing(visit: Visit, path: str, scheme: str) -> None:
+def test_axe_finds_nothing(visit: Visit, path: str) -> None:
     """No page has an accessibility violation, in the light or in the dark."""
-    page = visit(path, color_scheme=scheme)
+    page = visit(path, reduced_motion="reduce")
     if path == "/":
         write(page, HANDS["upright"][3])
         expect_answer(page, 3)
@@ -334,7 +332,9 @@ def test_axe_finds_nothing(visit: Visit, path: str, scheme: str) -> None:
         expect(page.locator("#samples li")).to_have_count(10)
     else:
         expect(page.locator("section")).to_have_count(7)
-    expect_nothing_wrong(page)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        expect_nothing_wrong(page)
 
 
 def test_dark_or_light_is_ones_choice(visit: Visit) -> None:
@@ -381,7 +381,7 @@ def test_the_documentation_can_be_tried(visit: Visit, tmp_path: Path) -> None:
 def test_the_readmes_screenshot_can_be_made(visit: Visit, tmp_path: Path) -> None:
     """It shows the page with an answer, and is small."""
     page = visit(viewport={"width": 1100, "height": 700}, color_scheme="light")
-    write(page, SLANTED[2])
+    write(page, SLANTED[2], steps=8)
     expect_answer(page, 2)
     page.mouse.move(0, 0)
     file = Path(os.environ.get(SCREENSHOT, tmp_path / "screenshot.png"))
