@@ -67,10 +67,20 @@ test: $(VENV)/.dev $(VENV)/proto/.installed $(VENV)/triton/.installed ## Run all
 test-container: $(VENV)/.dev ## Build the images and test them, where a container engine answers
 	$(BIN)/pytest -m container tests/test_container_*.py
 
-check: $(VENV)/.dev $(VENV)/proto/.installed ## Lint, format, types, stub drift: what CI runs beside the tests
+LOCKS := server/requirements.txt client/requirements.txt
+# The oldest release that knows all of what is asked for, and the newest whose schemas are here.
+KUBERNETES := 1.30.0 1.37.0
+MANIFESTS  := $(filter-out %/kustomization.yaml,$(wildcard deploy/kubernetes/base/*.yaml))
+
+check: $(VENV)/.dev $(VENV)/proto/.installed ## Lint, format, types, secrets, audit, manifests, stub drift: what CI runs beside the tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --disable-plugin HexHighEntropyString
+	$(BIN)/pip-audit --require-hashes --disable-pip --progress-spinner off $(LOCKS:%=--requirement %)
+	@for version in $(KUBERNETES); do \
+		$(BIN)/kubernetes-validate --kubernetes-version $$version --strict --quiet $(MANIFESTS) || exit; \
+	done
 	$(PROTOC) -Iproto --include_imports --include_source_info -o $(VENV)/proto/image.binpb $(patsubst proto/%,%,$(PROTOS))
 	$(BIN)/buf lint $(VENV)/proto/image.binpb --config proto/buf.yaml
 	rm -rf $(VENV)/proto/stubs && mkdir $(VENV)/proto/stubs
@@ -106,9 +116,9 @@ proto: $(VENV)/proto/.installed ## Generate the stubs from the .proto files
 	$(call generate,.)
 
 lock: $(VENV)/.dev ## Lock what the images install, with hashes
-	for package in server client; do \
-		$(BIN)/pip-compile --quiet --strip-extras --extra $$package --generate-hashes --no-emit-index-url \
-			--no-emit-find-links --no-emit-options --output-file $$package/requirements.txt pyproject.toml || exit; \
+	for lock in $(LOCKS); do \
+		$(BIN)/pip-compile --quiet --strip-extras --extra $$(dirname $$lock) --generate-hashes --no-emit-index-url \
+			--no-emit-find-links --no-emit-options --output-file $$lock pyproject.toml || exit; \
 	done
 
 clean: ## Remove what was installed and trained; models/ and data/ stay
