@@ -89,8 +89,9 @@ check: $(VENV)/.dev $(VENV)/proto/.installed ## Lint, format, types, secrets, au
 		cmp -s $(VENV)/proto/stubs/$$stub $$stub || { echo "$$stub differs from its .proto: run make proto and commit the result" >&2; exit 1; }; \
 	done
 
-bench: $(VENV)/.dev runs/bench/models/tiny/1 ## Measure the server beside a no-op and beside bare onnxruntime
+bench: $(VENV)/.dev runs/bench/models/tiny/1 ## Measure the server, and the gateway, beside what each could be at most, or replaces
 	$(BIN)/python -m bench.serving
+	$(BIN)/python -m bench.gateway
 
 soak: $(VENV)/.dev runs/bench/models/tiny/1 ## Send 200,000 calls and see that memory stays flat
 	$(BIN)/python -m bench.soak

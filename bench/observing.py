@@ -50,12 +50,13 @@ def asking_health(port: int) -> Iterator[list[float]]:
 
 def cpu_share(pid: int, seconds: float) -> float:
     """Returns what share of one core a process takes over some time."""
-
-    def used() -> float:
-        # The fields behind the command's name, from proc(5): utime and stime, in ticks.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    before = used()
+    before = cpu_seconds(pid)
     time.sleep(seconds)  # what is measured
-    return (used() - before) / seconds
+    return (cpu_seconds(pid) - before) / seconds
+
+
+def cpu_seconds(pid: int) -> float:
+    """Returns the CPU time that a process has taken so far."""
+    # The fields behind the command's name, from proc(5): utime and stime, in ticks.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

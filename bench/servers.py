@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,17 +34,38 @@ class Running:
         return int(found[1]) / 1024
 
 
+def answers(port: int) -> None:
+    """Returns once a gRPC server is ready on a port."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        grpc.channel_ready_future(channel).result(timeout=30)
+
+
+def connects(port: int) -> None:
+    """Returns once anyone listens on a port.
+
+    Raises:
+        SystemExit: nobody did within 30 s.
+    """
+    for _ in range(300):
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            time.sleep(0.1)  # between two looks
+        else:
+            return
+    raise SystemExit(f"Nobody listens on port {port}.")
+
+
 @contextmanager
-def running(module: str, *flags: str) -> Iterator[Running]:
-    """Runs `python -m module *flags PORT` until the block ends."""
+def running(module: str, *flags: str, ready: Callable[[int], None] = answers) -> Iterator[Running]:
+    """Runs `python -m module *flags PORT` until the block ends, and waits until it is `ready`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", module, *flags, str(port)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         os.sched_setaffinity(process.pid, {SERVER_CPU})  # its threads, still to come, inherit it
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            grpc.channel_ready_future(channel).result(timeout=30)
+        ready(port)
         time.sleep(1)  # in which the models are loaded, as nobody measures yet
         try:
             yield Running(port, process.pid)

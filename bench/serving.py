@@ -7,19 +7,13 @@ median of several rounds; ratios are taken within a round, since machines drift.
 What it finds goes to bench/serving.json.
 """
 
-import json
-import platform
-import statistics
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
 
 from bench.h2load import load
 from bench.observing import asking_health, cpu_share
+from bench.records import keep
 from bench.servers import LOAD_CPU, MODELS, OURS, SERVER_CPU, Running, running
 
 ROUNDS = 5
@@ -35,29 +29,12 @@ def main() -> None:
         idle = cpu_share(ours.pid, IDLE_SECONDS)
         load(ours.port, "Predict", calls=WARM_UP_CALLS, connections=4, streams=40, cpu=LOAD_CPU)
         rounds = [measure(noop, ours) for _ in range(ROUNDS)]
-    results = {
-        name: {
-            "median": statistics.median(one[name] for one in rounds),
-            "least": min(one[name] for one in rounds),
-            "most": max(one[name] for one in rounds),
-        }
-        for name in rounds[0]
-    }
-    record = {
-        "command": "make bench",
-        "machine": f"{platform.machine()}, {cpu_model()}, one core for the server",
-        "versions": {name: version(name) for name in ("grpcio", "onnxruntime", "protobuf")},
-        "python": platform.python_version(),
-        "model": "tiny",
-        "rounds": ROUNDS,
-        "idle_share_of_a_core": round(idle, 4),
-        "results": results,
-    }
-    RESULTS.write_text(json.dumps(record, indent=2) + "\n")
-    table = Table("", "median", "least", "most", title=f"{ROUNDS} rounds, {record['machine']}")
-    for name, found in results.items():
-        table.add_row(name, *(f"{found[key]:,.4g}" for key in ("median", "least", "most")))
-    Console().print(table)
+    keep(
+        RESULTS,
+        rounds,
+        ("grpcio", "onnxruntime", "protobuf"),
+        idle_share_of_a_core=round(idle, 4),
+    )
 
 
 def measure(noop: Running, ours: Running) -> dict[str, float]:
@@ -118,12 +95,6 @@ print({BATCH} * 1000 / (time.perf_counter() - started))
 """
     command = ["taskset", "--cpu-list", str(SERVER_CPU), sys.executable, "-c", code]
     return float(subprocess.run(command, capture_output=True, check=True).stdout)
-
-
-def cpu_model() -> str:
-    """Returns the CPU's name as Linux has it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(": ")[2] for line in lines if "model name" in line), "unknown CPU")
 
 
 if __name__ == "__main__":
