@@ -1,5 +1,5 @@
-# `docker build .` makes the server's image; `--target client` and `--target training` make
-# the others. BASE may be any Debian or Ubuntu whose `python` is 3.11 or newer.
+# `docker build .` makes the server's image; `--target` client, gateway and training make the
+# others. BASE may be any Debian or Ubuntu whose `python` is 3.11 or newer.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS base
@@ -64,6 +64,27 @@ ENV MPLCONFIGDIR=/tmp/matplotlib
 STOPSIGNAL SIGINT
 ENTRYPOINT ["python", "-m", "client"]
 CMD ["--help"]
+
+
+FROM build AS gateway-build
+COPY gateway/requirements.txt /tmp/
+RUN --mount=type=cache,target=/root/.cache/pip pip install --require-hashes -r /tmp/requirements.txt
+COPY proto proto
+COPY client client
+COPY gateway gateway
+RUN python -m compileall -q . && chmod -R u=rwX,go=rX .
+
+FROM base AS gateway
+COPY --from=gateway-build /opt/venv /opt/venv
+COPY --from=gateway-build /app /app
+ARG REVISION=unknown
+LABEL org.opencontainers.image.description="Answers HTTP for an MNIST inference server." \
+      org.opencontainers.image.revision=$REVISION
+USER 10001:10001
+ENV MNIST_GATEWAY_HOST=0.0.0.0
+EXPOSE 8015
+HEALTHCHECK --interval=2s --timeout=3s --retries=3 CMD ["python", "-m", "gateway.healthcheck"]
+ENTRYPOINT ["python", "-m", "gateway"]
 
 
 FROM build AS server-build

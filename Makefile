@@ -48,7 +48,7 @@ evaluate: $(VENV)/.client $(VENV)/.training ## Send all test images to the serve
 gateway: $(VENV)/.gateway ## Answer HTTP on GATEWAY_PORT, with a page to draw on, for the server on PORT
 	$(BIN)/python -m gateway --port $(GATEWAY_PORT) --server localhost:$(PORT)
 
-COMPOSE = REVISION="$$(git describe --always --dirty --abbrev=40 --exclude='*')" PORT=$(PORT) docker compose
+COMPOSE = REVISION="$$(git describe --always --dirty --abbrev=40 --exclude='*')" PORT=$(PORT) GATEWAY_PORT=$(GATEWAY_PORT) docker compose
 
 image: ## Build the server's image
 	$(COMPOSE) build server
@@ -67,7 +67,7 @@ test: $(VENV)/.dev $(VENV)/proto/.installed $(VENV)/triton/.installed ## Run all
 test-container: $(VENV)/.dev ## Build the images and test them, where a container engine answers
 	$(BIN)/pytest -m container tests/test_container_*.py
 
-LOCKS := server/requirements.txt client/requirements.txt
+LOCKS := server/requirements.txt client/requirements.txt gateway/requirements.txt
 # The oldest release that knows all of what is asked for, and the newest whose schemas are here.
 KUBERNETES := 1.30.0 1.37.0
 MANIFESTS  := $(filter-out %/kustomization.yaml,$(wildcard deploy/kubernetes/base/*.yaml))

@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def _connect() -> socket.socket:
-    host = os.environ.get("MNIST_SERVER_HOST", "127.0.0.1")  # 0.0.0.0 leads here, too
+    host = os.environ.get("MNIST_SERVER_HOST") or "127.0.0.1"  # 0.0.0.0 leads here, too
     port = os.environ.get("MNIST_SERVER_PORT") or os.environ.get("PORT") or "50051"
     connection = socket.create_connection((host, int(port)), SECONDS)
     cert, key = (os.environ.get(f"MNIST_SERVER_TLS_{name}") for name in ("CERT", "KEY"))

@@ -195,8 +195,8 @@ def engine() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def images(engine: None) -> None:  # noqa: ARG001 - to be there first
-    """The server's and the client's image, built from this very checkout."""
-    docker("compose", "--profile", "client", "build")
+    """The server's, the client's and the gateway's image, built from this very checkout."""
+    docker("compose", "--profile", "client", "--profile", "gateway", "build")
 
 
 def _wait_until_serving(process: subprocess.Popen[str], log: Path, announcement: str) -> str:

@@ -13,6 +13,7 @@ DOCKER = shutil.which("docker") or "docker"
 BASE = "python:3.11-slim-bookworm"
 SERVER = "mnist-inference/server"
 CLIENT = "mnist-inference/client"
+GATEWAY = "mnist-inference/gateway"
 TRAINING = "mnist-inference/training"
 
 

@@ -85,7 +85,13 @@ def compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
     override.write_text(json.dumps({"services": stand_ins}))
     flags = ("--project-name", PROJECT, "--file", "docker-compose.yml", "--file", str(override))
     # Free ports for all, and the quickest training.
-    environment = {"PORT": "0", "PROMETHEUS_PORT": "0", "DATASET": "digits", "EPOCHS": "1"}
+    environment = {
+        "PORT": "0",
+        "GATEWAY_PORT": "0",
+        "PROMETHEUS_PORT": "0",
+        "DATASET": "digits",
+        "EPOCHS": "1",
+    }
 
     def run(*arguments: str) -> str:
         return docker("compose", *flags, *arguments, env=os.environ | environment)
@@ -117,6 +123,12 @@ def client(address: str, *arguments: str) -> Any:
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     return json.loads(process.stdout)
+
+
+def get(url: str) -> Any:
+    """The JSON at an http URL."""
+    with urllib.request.urlopen(url) as answer:  # noqa: S310 - as its one sentence says
+        return json.loads(answer.read())
 
 
 def test_the_cli_asks_it_from_the_host(one: str) -> None:
@@ -151,6 +163,18 @@ def test_its_limits_hold(compose: Compose) -> None:
     assert {port["HostIp"] for ports in host["PortBindings"].values() for port in ports} == {
         "127.0.0.1"
     }
+
+
+@pytest.mark.usefixtures("one")
+def test_the_gateway_answers_for_it(compose: Compose) -> None:
+    """Once it is healthy, the samples come with the server's answers."""
+    compose("--profile", "gateway", "up", "--wait")
+    url = f"http://{compose('--profile', 'gateway', 'port', 'gateway', '8015')}"
+    samples = get(f"{url}/samples")["samples"]
+    assert [sample["predicted_digit"] for sample in samples] == list(range(10))
+    compose("--profile", "gateway", "stop", "gateway")
+    left = compose("--profile", "gateway", "ps", "--all", "--quiet", "gateway")
+    assert state(left)["ExitCode"] == 0
 
 
 def test_a_trained_version_answers(compose: Compose, one: str) -> None:
@@ -254,19 +278,15 @@ def test_prometheus_finds_every_server(compose: Compose, three: list[str]) -> No
     """It scrapes them all under the name that the alerts expect, and has read the alerts."""
     need("prometheus")
     compose("--profile", "observe", "up", "--detach", "--scale", "server=3", "prometheus", "server")
-    base = f"http://{compose('port', 'prometheus', '9090')}/api/v1"
-
-    def ask(path: str) -> Any:
-        with urllib.request.urlopen(f"{base}/{path}") as answer:  # noqa: S310 - http, as above
-            return json.loads(answer.read())["data"]
+    api = f"http://{compose('port', 'prometheus', '9090')}/api/v1"
 
     def up() -> list[str]:
         with contextlib.suppress(OSError):  # until it listens
-            return [
-                found["value"][1] for found in ask('query?query=up{job="mnist-server"}')["result"]
-            ]
+            found = get(f'{api}/query?query=up{{job="mnist-server"}}')["data"]["result"]
+            return [one["value"][1] for one in found]
         return []
 
     until(lambda: up() == ["1"] * len(three))
-    rules = [rule["name"] for group in ask("rules")["groups"] for rule in group["rules"]]
+    groups = get(f"{api}/rules")["data"]["groups"]
+    rules = [rule["name"] for group in groups for rule in group["rules"]]
     assert "MnistServerDown" in rules

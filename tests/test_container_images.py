@@ -19,6 +19,7 @@ from containers import (
     BASE,
     CLIENT,
     DOCKER,
+    GATEWAY,
     SERVER,
     docker,
     is_healthy,
@@ -79,7 +80,7 @@ def test_the_servers_image_is_small() -> None:
     assert sum(layers(SERVER)) - sum(layers(BASE)) <= 180e6
 
 
-@pytest.mark.parametrize("image", [SERVER, CLIENT])
+@pytest.mark.parametrize("image", [SERVER, CLIENT, GATEWAY])
 def test_an_image_runs_as_nobody_and_says_what_it_is(image: str) -> None:
     """A fixed user, no shell in between, telemetry off, OCI's labels."""
     found = config(image)
@@ -92,7 +93,11 @@ def test_an_image_runs_as_nobody_and_says_what_it_is(image: str) -> None:
 
 @pytest.mark.parametrize(
     ("image", "parts"),
-    [(SERVER, {"proto", "server", "models"}), (CLIENT, {"proto", "client"})],
+    [
+        (SERVER, {"proto", "server", "models"}),
+        (CLIENT, {"proto", "client"}),
+        (GATEWAY, {"proto", "client", "gateway"}),
+    ],
 )
 def test_an_image_holds_its_own_part_only(image: str, parts: set[str]) -> None:
     """Nothing else of ours, no torch, no installer, no compiler, no cache."""
