@@ -7,6 +7,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     ORT_DISABLE_TELEMETRY=1
 WORKDIR /app
 LABEL org.opencontainers.image.title="mnist-inference" \
+      org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.licenses="MIT"
 
 # Everything is installed and compiled in stages on this one, and copied from there: the

@@ -88,7 +88,7 @@ def test_an_image_runs_as_nobody_and_says_what_it_is(image: str) -> None:
     assert found["Entrypoint"][0] == "python"
     assert "ORT_DISABLE_TELEMETRY=1" in found["Env"]
     labels = {label.removeprefix("org.opencontainers.image.") for label in found["Labels"]}
-    assert {"title", "description", "licenses", "revision"} <= labels
+    assert {"title", "description", "licenses", "revision", "version"} <= labels
 
 
 @pytest.mark.parametrize(

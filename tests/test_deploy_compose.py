@@ -1,6 +1,7 @@
 """What docker-compose.yml promises can be read from it, and from what it mounts."""
 
 import subprocess
+import tomllib
 from typing import Any
 
 import pytest
@@ -47,6 +48,14 @@ def test_an_image_is_built_here_or_pinned(service: dict[str, Any]) -> None:
         assert f"FROM base AS {service['build']['target']}\n" in DOCKERFILE
     else:
         assert version.startswith("v") or version[0].isdigit()
+
+
+def test_images_have_the_projects_version() -> None:
+    """Their label, and the tag that Kubernetes pulls, say what pyproject.toml does."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f'org.opencontainers.image.version="{version}"' in DOCKERFILE
+    overlay = (ROOT / "deploy/kubernetes/overlays/production/kustomization.yaml").read_text()
+    assert yaml.safe_load(overlay)["images"][0]["newTag"] == version
 
 
 def test_what_is_mounted_from_here_is_here(service: dict[str, Any]) -> None:
