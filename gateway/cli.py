@@ -82,6 +82,7 @@ def main(  # noqa: PLR0913 - one argument for each option
                 http=BoundedProtocol,
                 ws="none",
                 lifespan="off",
+                proxy_headers=False,  # nobody asks who the caller is
                 access_log=False,  # the server logs each call, by the request's id
                 server_header=False,
                 timeout_graceful_shutdown=DRAIN_SECONDS,
