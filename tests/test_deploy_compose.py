@@ -1,12 +1,13 @@
 """What docker-compose.yml promises can be read from it, and from what it mounts."""
 
 import subprocess
-import tomllib
 from typing import Any
 
 import pytest
 import yaml
 from containers import ROOT, program
+
+from server import __version__
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = COMPOSE["services"]
@@ -51,11 +52,10 @@ def test_an_image_is_built_here_or_pinned(service: dict[str, Any]) -> None:
 
 
 def test_images_have_the_projects_version() -> None:
-    """Their label, and the tag that Kubernetes pulls, say what pyproject.toml does."""
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert f'org.opencontainers.image.version="{version}"' in DOCKERFILE
+    """Their label and the tag that Kubernetes pulls say what the server does."""
+    assert f'org.opencontainers.image.version="{__version__}"' in DOCKERFILE
     overlay = (ROOT / "deploy/kubernetes/overlays/production/kustomization.yaml").read_text()
-    assert yaml.safe_load(overlay)["images"][0]["newTag"] == version
+    assert yaml.safe_load(overlay)["images"][0]["newTag"] == __version__
 
 
 def test_what_is_mounted_from_here_is_here(service: dict[str, Any]) -> None:
