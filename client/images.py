@@ -30,6 +30,7 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 # Enough to see the thinnest stroke, and little enough to bound time and memory.
 _WORKING_SIDE = 560
 _LABEL_SIDE = 112
+_REDUCIBLE = {"L", "LA", "RGB", "RGBA", "CMYK"}  # the modes that Pillow averages
 _GREY = 0.5  # halfway from black to white
 _LEAST_CONTRAST = 0.1  # between stroke and background, of black to white
 _LEAST_SHARE = 0.1  # of the largest stroke's ink: a 5's bar is kept, a speck is not
@@ -52,7 +53,11 @@ def load(file: Path | str | IO[bytes], *, max_pixels: int = MAX_PIXELS) -> Image
             if image.width * image.height > max_pixels:
                 raise _too_large(max_pixels)
             image.draft("RGB", (_WORKING_SIDE, _WORKING_SIDE))
-            return ImageOps.exif_transpose(image)
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            # What is made of it needs no more, and every copy would take its memory again.
+            factor = max(image.size) // (2 * _WORKING_SIDE)
+            return image.reduce(factor) if factor > 1 and image.mode in _REDUCIBLE else image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(max_pixels) from error
     except UnidentifiedImageError as error:

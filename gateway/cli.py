@@ -18,8 +18,8 @@ CONTEXT = {
     "help_option_names": ["-h", "--help"],
     "show_default": True,
 }
-# What answers under way may take after SIGTERM.
-DRAIN_SECONDS = 10
+# What answers under way may take after SIGTERM; `docker stop` kills after ten seconds.
+DRAIN_SECONDS = 8
 
 
 @click.command(context_settings=CONTEXT)

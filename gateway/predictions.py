@@ -23,8 +23,8 @@ from gateway.problems import responses
 IMAGE_BYTES = 256 * 1024
 BATCH_BYTES = 8 * 1024 * 1024
 PICTURE_BYTES = 8 * 1024 * 1024
-# A photo's 12 million fit; decoding them takes 130 MB.
-PICTURE_PIXELS = 4096 * 4096
+# Those of a photo; decoding them takes 190 MB at worst, for each of the preparers.
+PICTURE_PIXELS = 4096 * 3072
 
 MAX_BATCHES, MAX_PICTURES = 8, 16
 # Threads that prepare pictures: one picture never waits for another one's decoding.

@@ -181,6 +181,16 @@ def test_what_is_no_picture_is_refused(content: bytes, sentence: str) -> None:
         load(io.BytesIO(content))
 
 
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "1"])
+def test_a_large_picture_is_taken_as_a_small_one(mode: str) -> None:
+    """One of many more pixels than are needed is reduced early, to the same image."""
+    large = io.BytesIO()
+    draw(6, 3000).convert(mode).save(large, "PNG")
+    loaded = load(large)
+    assert max(loaded.size) <= (3000 if mode in {"P", "1"} else 2 * 1120)
+    assert _likeness(prepare(loaded), prepare(draw(6))) > 0.93
+
+
 def test_fewer_pixels_can_be_asked_for() -> None:
     """A picture above the caller's own limit is refused before it is decoded."""
     assert load(io.BytesIO(_png(100)), max_pixels=10_000).size == (100, 100)
