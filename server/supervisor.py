@@ -39,9 +39,10 @@ def run(config: Config) -> None:
     """Serves with `config.workers` processes until SIGTERM or SIGINT.
 
     Raises:
-        StartError: the port cannot be bound, or a worker ends before any has served.
+        StartError: the port cannot be bound, there is nowhere to write metrics to, or a worker
+            ends before any has served.
     """
-    with reserve_port(config) as port, tempfile.TemporaryDirectory() as metrics_files:
+    with reserve_port(config) as port, _temporary_folder() as metrics_files:
         # Read by prometheus_client when the workers import it.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_files
         config = replace(config, port=port.getsockname()[1])
@@ -71,6 +72,16 @@ def reserve_port(config: Config) -> socket.socket:
             "machine; choose another with --port (0 finds a free one) or --host."
         ) from error
     return holder
+
+
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory()
+    except OSError as error:
+        raise StartError(
+            "Workers need a temporary folder for their metrics, and none can be written: mount one "
+            "at /tmp, or name one with TMPDIR."
+        ) from error
 
 
 class Supervisor:

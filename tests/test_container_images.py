@@ -190,6 +190,12 @@ def test_with_no_folder_of_models_it_does_not_start() -> None:
     assert re.match("Error: .*--models.* '/nowhere' does not exist", said)
 
 
+def test_with_nowhere_to_write_to_workers_do_not_start() -> None:
+    """Several workers need a temporary folder, and say so; one needs none."""
+    said = fails_to_start("--env", "MNIST_SERVER_WORKERS=2")
+    assert re.match("Error: Workers need a temporary folder .* mount one at /tmp", said)
+
+
 def test_on_a_taken_port_it_does_not_start(run: Run) -> None:
     """Where another has the port, it says so."""
     said = fails_to_start("--network", f"container:{run()}")
