@@ -1,0 +1,69 @@
+"""What an experiment found, kept as JSON with all that it takes to judge it and to repeat it."""
+
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.errors import TrainingError
+from training.files import write_json
+from training.provenance import git_commit
+
+PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
+
+
+def keep(file: Path, found: dict[str, Any]) -> None:
+    """Writes what was found, with the command, machine, versions, commit and time (UTC) beside it.
+
+    Raises:
+        TrainingError: if the file cannot be written.
+    """
+    evidence = {
+        "command": command(sys.argv[1:]),
+        "machine": machine(),
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
+        "git_commit": git_commit(),
+        "created": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+    }
+    write_json(file, evidence | found)
+
+
+def read(file: Path) -> dict[str, Any]:
+    """Returns what `keep` has written.
+
+    Raises:
+        TrainingError: if the file is missing or damaged.
+    """
+    try:
+        found: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{file} cannot be read ({error}): run `make reproduce`.") from error
+    return found
+
+
+def command(words: Sequence[str]) -> str:
+    """Returns the command line of `python -m training` with these words."""
+    return shlex.join(["python", "-m", "training", *words])
+
+
+def machine() -> str:
+    """Returns the processor's name, how many of its CPUs are ours, and the GPU, if there is one."""
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{_cpu_model()}, {os.cpu_count()} CPUs{gpu}"
+
+
+def _cpu_model() -> str:
+    """Returns the CPU's name as Linux has it, or as Python does elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(": ")[2] for line in lines if "model name" in line), "unknown CPU")
