@@ -1,6 +1,6 @@
 """What the train command accepts, and how it refuses the rest."""
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from training.checkpoint import Checkpoint
 from training.cli import main
-from training.config import PRESETS, Recipe
+from training.config import RECIPES, Recipe
 from training.models import ARCHITECTURES
 
 
@@ -28,20 +28,37 @@ def refused(result: Result) -> str:
     return result.stderr
 
 
-def test_presets() -> None:
-    """Every architecture has its recipe."""
-    assert PRESETS.keys() == ARCHITECTURES.keys()
+def test_recipes() -> None:
+    """Every architecture has a default recipe, and the zoo's have a better one beside it."""
+    assert RECIPES.keys() == ARCHITECTURES.keys()
+    assert all("default" in named for named in RECIPES.values())
+    assert {arch for arch, named in RECIPES.items() if "best" in named} >= {
+        "tiny", "dropout", "light", "gap",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("arch", "epochs", "batch_size"),
-    [("tiny", 2, 64), ("dropout", 10, 100), ("light", 10, 64)],
+    [("tiny", 2, 64), ("dropout", 10, 100), ("light", 10, 64), ("gap", 1, 64)],
 )
-def test_presets_as_specified(arch: str, epochs: int, batch_size: int) -> None:
-    """The recipes are those of the specification: plain Adam at 1e-3, nothing added."""
-    assert PRESETS[arch] == Recipe(
+def test_recipes_as_specified(arch: str, epochs: int, batch_size: int) -> None:
+    """The references' recipes are as they have them: plain Adam at 1e-3, nothing added."""
+    assert RECIPES[arch]["default"] == Recipe(
         epochs=epochs, batch_size=batch_size, optimizer="adam", learning_rate=1e-3
     )
+
+
+def test_recipe_by_name(tmp_path: Path) -> None:
+    """A recipe is chosen by its name, and single choices change it."""
+    assert train(tmp_path, "--recipe", "best", "--epochs", "1").exit_code == 0
+    run = Checkpoint.load(tmp_path / "runs/tiny").run
+    assert run.recipe == replace(RECIPES["tiny"]["best"], epochs=1)
+
+
+def test_recipe_of_another_architecture(tmp_path: Path) -> None:
+    """A recipe that the architecture has not is refused, and those it has are named."""
+    said = refused(train(tmp_path, "--arch", "digitnet-s", "--recipe", "fast"))
+    assert "'default'" in said
 
 
 def test_every_choice_is_a_flag(tmp_path: Path) -> None:
@@ -56,6 +73,7 @@ def test_every_choice_is_a_flag(tmp_path: Path) -> None:
         "warmup": 0.3,
         "label_smoothing": 0.1,
         "ema_decay": 0.9,
+        "precision": "bfloat16",
         "rotation": 5.0,
         "shear": 4.0,
         "scale": 0.05,

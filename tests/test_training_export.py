@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from training.checkpoint import Checkpoint
 from training.cli import main
-from training.config import PRESETS
+from training.config import RECIPES
 from training.data import load
 from training.golden import golden_pixels
 from training.idx import dataset_sha256
@@ -130,7 +130,9 @@ def test_metadata(root: Path) -> None:
     created = facts.pop("created")
     assert created.endswith("Z")
     assert before <= datetime.fromisoformat(created) <= before + timedelta(minutes=5)
-    assert json.loads(facts.pop("recipe")) == asdict(replace(PRESETS["digitnet"], epochs=1))
+    assert json.loads(facts.pop("recipe")) == asdict(
+        replace(RECIPES["digitnet"]["default"], epochs=1)
+    )
     assert facts == {
         "architecture": "digitnet",
         "parameters": str(parameter_count(run.best_model())),

@@ -47,7 +47,7 @@ def digits(data_folder: Path) -> Dataset:
 
 def a_run(digits: Dataset, arch: str = "digitnet", *, seed: int = 0, epochs: int = 3) -> Run:
     """Returns a run of `arch` on the embedded digits."""
-    recipe = replace(config.PRESETS[arch], epochs=epochs)
+    recipe = replace(config.RECIPES[arch]["default"], epochs=epochs)
     return Run(arch, digits.name, digits.sha256, recipe, seed)
 
 

@@ -1,5 +1,6 @@
-"""The command line: data, train, export, summary."""
+"""The command line: data, train, export, study, summary."""
 
+import math
 import shlex
 import sys
 from collections.abc import Callable
@@ -12,10 +13,11 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from training import sources
+from training import results, sources
+from training import study as studies
 from training import summary as summaries
 from training.checkpoint import Checkpoint, Run
-from training.config import PRESETS, choices
+from training.config import RECIPES, choices, recipe_named
 from training.data import load
 from training.errors import TrainingError
 from training.export import export as export_run
@@ -45,7 +47,7 @@ def recipe_options(command: Command) -> Command:
     """Adds a flag for each of the recipe's choices."""
     for name, (kind, meaning) in reversed(choices().items()):
         flag = "--" + name.replace("_", "-")
-        command = option(flag, type=kind, show_default="the preset's", help=meaning)(command)
+        command = option(flag, type=kind, show_default="the recipe's", help=meaning)(command)
     return command
 
 
@@ -57,6 +59,18 @@ dataset_option = option(
     type=click.Choice(["auto", "mnist", "digits"]),
     default="auto",
     help="auto is MNIST, or the embedded digits where MNIST cannot be had.",
+)
+recipe_option = option(
+    "--recipe",
+    type=click.Choice(list(dict.fromkeys(name for named in RECIPES.values() for name in named))),
+    default="default",
+    help="One of the architecture's recipes.",
+)
+device_option = option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    help="auto is CUDA where there is one.",
 )
 name_option = option("--name", show_default="the architecture", help="The run's folder in --runs.")
 data_option = folder_option("data", "data", "Folder of all data sets.")
@@ -90,13 +104,9 @@ def data(dataset: str, data_folder: Path) -> None:
 
 @main.command()
 @arch_option
+@recipe_option
 @dataset_option
-@option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    help="auto is CUDA where there is one.",
-)
+@device_option
 @option("--seed", type=int, default=4, help="Of all that is random.")
 @name_option
 @option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
@@ -106,6 +116,7 @@ def data(dataset: str, data_folder: Path) -> None:
 def train(  # noqa: PLR0913 - one argument per flag
     *,
     arch: str,
+    recipe: str,
     dataset: str,
     device: str,
     seed: int,
@@ -115,13 +126,14 @@ def train(  # noqa: PLR0913 - one argument per flag
     runs_folder: Path,
     **given: Any,
 ) -> None:
-    """Train a model by its architecture's preset, but for what is chosen here."""
-    recipe = replace(PRESETS[arch], **{key: v for key, v in given.items() if v is not None})
+    """Train a model by one of its architecture's recipes, but for what is chosen here."""
+    chosen = {key: value for key, value in given.items() if value is not None}
+    settings = replace(recipe_named(arch, recipe), **chosen)
     chosen_device = pick_device(device)
     report = Report(runs_folder / (name or arch), chosen_device)
     try:
         found = load(sources.prepare(dataset, data_folder), data_folder, chosen_device)
-        run = Run(arch, found.name, found.sha256, recipe, seed)
+        run = Run(arch, found.name, found.sha256, settings, seed)
         report.start(run)
         with progress_bars(report.console) as progress:
             done = train_run(
@@ -192,6 +204,53 @@ def export(  # noqa: PLR0913 - one argument per flag
             bold=True,
             err=True,
         )
+
+
+@main.command()
+@arch_option
+@recipe_option
+@dataset_option
+@device_option
+@option("--seeds", type=click.IntRange(min=1), default=5, help="How many, from 0.")
+@option("--jobs", type=click.IntRange(min=1), default=1, help="Runs at a time.")
+@folder_option("results", "docs/results", "Folder of what experiments found.")
+@data_option
+@runs_option
+def study(  # noqa: PLR0913 - one argument per flag
+    *,
+    arch: str,
+    recipe: str,
+    dataset: str,
+    device: str,
+    seeds: int,
+    jobs: int,
+    results_folder: Path,
+    data_folder: Path,
+    runs_folder: Path,
+) -> None:
+    """Train a recipe with several seeds, and keep what they found.
+
+    Runs that are finished already are taken as they are.
+    """
+    settings = recipe_named(arch, recipe)
+    found = load(sources.prepare(dataset, data_folder), data_folder, CPU)
+    runs = [
+        (
+            Run(arch, found.name, found.sha256, settings, seed),
+            runs_folder / f"{arch}-{recipe}-{seed}",
+        )
+        for seed in range(seeds)
+    ]
+    done = studies.study(runs, data_folder, pick_device(device), jobs=jobs)
+    outcome = studies.summary(recipe, done)
+    results.keep(results_folder / f"{arch}-{recipe}.json", outcome)
+    accuracy = outcome["test_accuracy"]
+    click.echo(
+        f"{arch}, {recipe}: {accuracy['mean']:.3%} of the test images, standard error "
+        f"{accuracy['standard_error'] or math.nan:.3%} (n={accuracy['n']}). Seed "
+        f"{outcome['chosen']} is the best on its validation images: "
+        f"export --arch {arch} --name {arch}-{recipe}-{outcome['chosen']}"
+    )
 
 
 @main.command()

@@ -110,36 +110,62 @@ def gap() -> nn.Sequential:
     )
 
 
-def digitnet() -> nn.Sequential:
-    """The project's own, accurate and yet quick on one core: 19,610 parameters.
+def digitnet(first: int, second: int, third: int, fourth: int) -> nn.Sequential:
+    """The project's own, accurate and yet quick on one core, in several sizes.
 
-    Channels come in sixteens, which is how the CPU's vector units take them;
-    the first batch norm learns the normalisation, and all of them vanish into
-    their convolutions on export.
+    The later convolutions do not pad, which saves three tenths of all
+    multiplications. The first batch norm learns the normalisation, and all of them
+    vanish into their convolutions on export. Pooling before ReLU gives the same
+    as after it, for a quarter of the work in training.
+
+    Args:
+        first: channels of the first convolution.
+        second: of the second.
+        third: of the third.
+        fourth: of the last.
     """
 
-    def block(channels_in: int, channels_out: int, kernel_size: int, padding: int) -> nn.Sequential:
-        return nn.Sequential(
-            nn.Conv2d(channels_in, channels_out, kernel_size, padding=padding, bias=False),
+    def convolution(channels_in: int, channels_out: int, size: int, pad: int) -> list[nn.Module]:
+        return [
+            nn.Conv2d(channels_in, channels_out, size, padding=pad, bias=False),
             nn.BatchNorm2d(channels_out),
-            nn.ReLU(),
-        )
+        ]
 
     return nn.Sequential(
-        block(1, 16, kernel_size=5, padding=0),  # [b, 16, 24, 24]
-        nn.MaxPool2d(2),  # [b, 16, 12, 12]
-        block(16, 16, kernel_size=3, padding=1),
-        block(16, 32, kernel_size=3, padding=1),  # [b, 32, 12, 12]
-        nn.MaxPool2d(2),  # [b, 32, 6, 6]
-        block(32, 32, kernel_size=3, padding=1),
-        nn.MaxPool2d(2),  # [b, 32, 3, 3]
+        *convolution(1, first, 5, pad=0),  # [b, first, 24, 24]
+        nn.MaxPool2d(2),  # [b, first, 12, 12]
+        nn.ReLU(),
+        *convolution(first, second, 3, pad=1),
+        nn.ReLU(),
+        *convolution(second, third, 3, pad=0),  # [b, third, 10, 10]
+        nn.MaxPool2d(2),  # [b, third, 5, 5]
+        nn.ReLU(),
+        *convolution(third, fourth, 3, pad=0),  # [b, fourth, 3, 3]
+        nn.ReLU(),
         nn.Flatten(),
-        nn.Linear(288, CLASSES),
+        nn.Linear(fourth * 9, CLASSES),
     )
 
 
+def digitnet_s() -> nn.Sequential:
+    """The smallest: 9,294 parameters."""
+    return digitnet(12, 12, 20, 20)
+
+
+def digitnet_m() -> nn.Sequential:
+    """The one in the middle, which is meant where no size is said: 19,610 parameters."""
+    return digitnet(16, 16, 32, 32)
+
+
+def digitnet_l() -> nn.Sequential:
+    """The largest: 141,930 parameters."""
+    return digitnet(32, 64, 64, 128)
+
+
 ARCHITECTURES: dict[str, Callable[[], nn.Sequential]] = {
-    "digitnet": digitnet,
+    "digitnet": digitnet_m,
+    "digitnet-s": digitnet_s,
+    "digitnet-l": digitnet_l,
     "tiny": tiny,
     "dropout": dropout,
     "light": light,

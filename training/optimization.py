@@ -16,11 +16,13 @@ def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> Optimi
     rate, decay = recipe.learning_rate, recipe.weight_decay
     match recipe.optimizer:
         case "adam":
-            return Adam(parameters, lr=rate, weight_decay=decay)
+            return Adam(parameters, lr=rate, weight_decay=decay, fused=True)
         case "adamw":
-            return AdamW(parameters, lr=rate, weight_decay=decay)
+            return AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
         case _:
-            return SGD(parameters, lr=rate, weight_decay=decay, momentum=0.9, nesterov=True)
+            return SGD(
+                parameters, lr=rate, weight_decay=decay, momentum=0.9, nesterov=True, fused=True
+            )
 
 
 def make_schedule(optimizer: Optimizer, recipe: Recipe, steps_per_epoch: int) -> LRScheduler:
