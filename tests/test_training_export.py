@@ -140,6 +140,7 @@ def test_metadata(root: Path) -> None:
         "dataset_sha256": dataset_sha256(root / "data/digits/raw"),
         "seed": "7",
         "test_accuracy": repr(run.test.accuracy),
+        "temperature": repr(run.temperature),
         "golden_tolerance": "0.0001",
         "torch_version": torch.__version__,
         "onnx_version": onnx.__version__,

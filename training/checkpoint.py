@@ -79,6 +79,7 @@ class Checkpoint:
         best_epoch: the one with the best validation accuracy so far.
         best_weights: the model's state after that epoch.
         state: what training needs to go on as though it had never stopped.
+        temperature: by which the best weights' logits were divided when the run was finished.
         test: on the test images, by the best weights; only a finished run has it.
     """
 
@@ -88,6 +89,7 @@ class Checkpoint:
     best_epoch: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
     test: Score | None = None
 
     def add(self, epoch: Epoch, weights: dict[str, Tensor], state: dict[str, Any]) -> None:

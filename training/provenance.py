@@ -47,6 +47,7 @@ def metadata(
         "recipe": json.dumps(asdict(run.recipe)),
         "seed": str(run.seed),
         "test_accuracy": repr(test.accuracy),
+        "temperature": repr(checkpoint.temperature),
         "parity_max_abs_logit_diff": repr(parity.max_abs_logit_diff),
         "golden_tolerance": f"{TOLERANCE:f}".rstrip("0"),
         "torch_version": version("torch"),

@@ -70,6 +70,7 @@ class Report:
             "epochs": [asdict(epoch) for epoch in checkpoint.history],
             "seconds": sum(epoch.seconds for epoch in checkpoint.history),
             "best_epoch": checkpoint.best_epoch,
+            "temperature": checkpoint.temperature,
             "test": checkpoint.test and asdict(checkpoint.test),
         }
         write_json(self.folder / "history.json", history)

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from training.augment import augment
+from training.calibration import calibrate
 from training.checkpoint import Checkpoint, Epoch, Run, Score
 from training.data import Dataset, Split, hold_out
 from training.errors import TrainingError
@@ -31,7 +32,9 @@ def train(  # noqa: PLR0913 - a run's parts are told apart by name
     progress: Progress,
     on_epoch: Callable[[Checkpoint], None],
 ) -> Checkpoint:
-    """Trains to the end, then evaluates the best weights on the test images, once.
+    """Trains to the end, then calibrates the best weights and evaluates them on the test images.
+
+    The test images are looked at this once.
 
     On the CPU, with the same number of threads, the same run gives the same
     weights to the last bit, whether or not it was interrupted and resumed.
@@ -78,6 +81,8 @@ def train(  # noqa: PLR0913 - a run's parts are told apart by name
 
     if checkpoint.test is None:
         best_model = checkpoint.best_model().to(trainer.device)
+        checkpoint.temperature = calibrate(best_model, held_out)
+        checkpoint.best_weights = best_model.state_dict()
         checkpoint.test = evaluate(best_model, dataset.test)
         checkpoint.save(folder)
     return checkpoint
