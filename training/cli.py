@@ -23,7 +23,7 @@ from training.errors import TrainingError
 from training.export import export as export_run
 from training.models import ARCHITECTURES
 from training.provenance import git_commit
-from training.report import Report
+from training.history import History
 from training.train import train as train_run
 
 INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
@@ -130,27 +130,27 @@ def train(  # noqa: PLR0913 - one argument per flag
     chosen = {key: value for key, value in given.items() if value is not None}
     settings = replace(recipe_named(arch, recipe), **chosen)
     chosen_device = pick_device(device)
-    report = Report(runs_folder / (name or arch), chosen_device)
+    history = History(runs_folder / (name or arch), chosen_device)
     try:
         found = load(sources.prepare(dataset, data_folder), data_folder, chosen_device)
         run = Run(arch, found.name, found.sha256, settings, seed)
-        report.start(run)
-        with progress_bars(report.console) as progress:
+        history.start(run)
+        with progress_bars(history.console) as progress:
             done = train_run(
                 run,
                 found,
-                report.folder,
+                history.folder,
                 git_commit=git_commit(),
                 resume=resume,
                 progress=progress,
-                on_epoch=report.add,
+                on_epoch=history.add,
             )
-        report.finish(done)
+        history.finish(done)
     except KeyboardInterrupt:
         words = [word for word in sys.orig_argv if word != "--resume"]
         words.insert(words.index("train") + 1, "--resume")
         command = shlex.join(words)
-        kept = f"go on with: {command}" if report.epochs or resume else "no epoch was over yet."
+        kept = f"go on with: {command}" if history.epochs or resume else "no epoch was over yet."
         click.echo(f"Interrupted; {kept}", err=True)
         sys.exit(INTERRUPTED)
 

@@ -14,9 +14,9 @@ from rich.progress import Progress
 
 from training.checkpoint import FILE_NAME, Checkpoint, Run
 from training.data import load
+from training.history import History
 from training.models import ARCHITECTURES, parameter_count
 from training.provenance import git_commit
-from training.report import Report
 from training.train import train
 
 
@@ -88,7 +88,7 @@ def _share_cores(jobs: int) -> None:
 
 def _finish(run: Run, folder: Path, data: Path, device: torch.device) -> Checkpoint:
     """Trains a run to its end, going on from where it was left."""
-    report = Report(folder, device)
+    history = History(folder, device)
     done = train(
         run,
         load(run.dataset, data, device),
@@ -96,9 +96,9 @@ def _finish(run: Run, folder: Path, data: Path, device: torch.device) -> Checkpo
         git_commit=git_commit(),
         resume=(folder / FILE_NAME).exists(),
         progress=Progress(disable=True),
-        on_epoch=report.add,
+        on_epoch=history.add,
     )
-    report.finish(done)
+    history.finish(done)
     return done
 
 

@@ -13,7 +13,7 @@ from training.files import atomic, write_json
 HEADER = "epoch  train loss  accuracy  validation loss  accuracy  learning rate  seconds"
 
 
-class Report:
+class History:
     """Follows a run: a table on the screen, `history.json` and `history.png` in its folder.
 
     Args:
