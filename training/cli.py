@@ -1,80 +1,41 @@
-"""The command line: data, train, export, study, summary."""
+"""The command line: data, train, export, summary, and the experiments."""
 
-import math
 import shlex
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
-import torch
 from rich.console import Console
-from rich.progress import Progress
 
-from training import results, sources
-from training import study as studies
+from training import experiments, sources
 from training import summary as summaries
 from training.checkpoint import Checkpoint, Run
-from training.config import RECIPES, choices, recipe_named
+from training.config import recipe_named
 from training.data import load
 from training.errors import TrainingError
 from training.export import export as export_run
-from training.models import ARCHITECTURES
-from training.provenance import git_commit
 from training.history import History
+from training.options import (
+    CPU,
+    arch_option,
+    data_option,
+    dataset_option,
+    device_option,
+    models_option,
+    name_option,
+    option,
+    pick_device,
+    progress_bars,
+    recipe_option,
+    recipe_options,
+    runs_option,
+)
+from training.provenance import git_commit
 from training.train import train as train_run
 
 INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
-CPU = torch.device("cpu")
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def option(*names: str, **settings: Any) -> Callable[[Command], Command]:
-    """Returns click's option, its default shown in the help."""
-    return click.option(*names, **{"show_default": True} | settings)
-
-
-def folder_option(name: str, default: str, meaning: str) -> Callable[[Command], Command]:
-    """Returns an option that names a folder."""
-    kind = click.Path(path_type=Path)
-    return option(f"--{name}", f"{name}_folder", type=kind, default=default, help=meaning)
-
-
-def recipe_options(command: Command) -> Command:
-    """Adds a flag for each of the recipe's choices."""
-    for name, (kind, meaning) in reversed(choices().items()):
-        flag = "--" + name.replace("_", "-")
-        command = option(flag, type=kind, show_default="the recipe's", help=meaning)(command)
-    return command
-
-
-arch_option = option(
-    "--arch", type=click.Choice(list(ARCHITECTURES)), default="digitnet", help="Architecture."
-)
-dataset_option = option(
-    "--dataset",
-    type=click.Choice(["auto", "mnist", "digits"]),
-    default="auto",
-    help="auto is MNIST, or the embedded digits where MNIST cannot be had.",
-)
-recipe_option = option(
-    "--recipe",
-    type=click.Choice(list(dict.fromkeys(name for named in RECIPES.values() for name in named))),
-    default="default",
-    help="One of the architecture's recipes.",
-)
-device_option = option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    help="auto is CUDA where there is one.",
-)
-name_option = option("--name", show_default="the architecture", help="The run's folder in --runs.")
-data_option = folder_option("data", "data", "Folder of all data sets.")
-runs_option = folder_option("runs", "runs", "Folder of all runs.")
 
 
 @click.group(chain=True)
@@ -164,7 +125,7 @@ def train(  # noqa: PLR0913 - one argument per flag
     show_default="the next free one",
     help="The new version's number.",
 )
-@folder_option("models", "models", "Folder of all models.")
+@models_option
 @data_option
 @runs_option
 def export(  # noqa: PLR0913 - one argument per flag
@@ -208,53 +169,6 @@ def export(  # noqa: PLR0913 - one argument per flag
 
 @main.command()
 @arch_option
-@recipe_option
-@dataset_option
-@device_option
-@option("--seeds", type=click.IntRange(min=1), default=5, help="How many, from 0.")
-@option("--jobs", type=click.IntRange(min=1), default=1, help="Runs at a time.")
-@folder_option("results", "docs/results", "Folder of what experiments found.")
-@data_option
-@runs_option
-def study(  # noqa: PLR0913 - one argument per flag
-    *,
-    arch: str,
-    recipe: str,
-    dataset: str,
-    device: str,
-    seeds: int,
-    jobs: int,
-    results_folder: Path,
-    data_folder: Path,
-    runs_folder: Path,
-) -> None:
-    """Train a recipe with several seeds, and keep what they found.
-
-    Runs that are finished already are taken as they are.
-    """
-    settings = recipe_named(arch, recipe)
-    found = load(sources.prepare(dataset, data_folder), data_folder, CPU)
-    runs = [
-        (
-            Run(arch, found.name, found.sha256, settings, seed),
-            runs_folder / f"{arch}-{recipe}-{seed}",
-        )
-        for seed in range(seeds)
-    ]
-    done = studies.study(runs, data_folder, pick_device(device), jobs=jobs)
-    outcome = studies.summary(recipe, done)
-    results.keep(results_folder / f"{arch}-{recipe}.json", outcome)
-    accuracy = outcome["test_accuracy"]
-    click.echo(
-        f"{arch}, {recipe}: {accuracy['mean']:.3%} of the test images, standard error "
-        f"{accuracy['standard_error'] or math.nan:.3%} (n={accuracy['n']}). Seed "
-        f"{outcome['chosen']} is the best on its validation images: "
-        f"export --arch {arch} --name {arch}-{recipe}-{outcome['chosen']}"
-    )
-
-
-@main.command()
-@arch_option
 def summary(arch: str) -> None:
     """Show an architecture layer by layer, and how each output's side comes about."""
     statistics = summaries.layers(arch)
@@ -262,22 +176,4 @@ def summary(arch: str) -> None:
     click.echo("\n".join(summaries.arithmetic(statistics)))
 
 
-def pick_device(choice: str) -> torch.device:
-    """Returns the device for "auto", "cpu" or "cuda".
-
-    Raises:
-        TrainingError: if CUDA is asked for where there is none.
-    """
-    if choice == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("PyTorch finds no CUDA device here: use --device cpu, or auto.")
-    return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def progress_bars(console: Console) -> Progress:
-    """Returns progress bars for a terminal, and silence elsewhere."""
-    return Progress(
-        *Progress.get_default_columns(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+main.add_command(experiments.study)
