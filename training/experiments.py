@@ -60,7 +60,7 @@ def study(  # noqa: PLR0913 - one argument per flag
         for seed in range(seeds)
     ]
     done = studies.study(runs, data_folder, pick_device(device), jobs=jobs)
-    outcome = studies.summary(recipe, done)
+    outcome = studies.summary(recipe, done) | {"threads_per_run": studies.threads(jobs)}
     results.keep(results_folder / f"{arch}-{recipe}.json", outcome)
     accuracy = outcome["test_accuracy"]
     click.echo(

@@ -1,6 +1,5 @@
 """A recipe over several seeds: what it is worth, and not what its luckiest run was."""
 
-import os
 import statistics
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -29,14 +28,19 @@ def study(
         runs: what to train, and the folder that each goes to.
         data: the folder of all data sets.
         device: what to train on.
-        jobs: how many at a time; on the CPU they share its cores.
+        jobs: how many at a time; they share this process's threads.
     """
     # A forked process cannot use CUDA, nor trust torch's threads.
     with ProcessPoolExecutor(
-        jobs, get_context("spawn"), initializer=_share_cores, initargs=(jobs,)
+        jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads(jobs),)
     ) as pool:
         pending = [pool.submit(_finish, run, folder, data, device) for run, folder in runs]
         return [one.result() for one in pending]
+
+
+def threads(jobs: int) -> int:
+    """Returns how many threads each of so many runs at a time gets."""
+    return max(1, torch.get_num_threads() // jobs)
 
 
 def summary(recipe: str, checkpoints: Sequence[Checkpoint]) -> dict[str, Any]:
@@ -80,10 +84,6 @@ def choose(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
         return best.accuracy, -best.loss
 
     return max(checkpoints, key=rank)
-
-
-def _share_cores(jobs: int) -> None:
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
 
 
 def _finish(run: Run, folder: Path, data: Path, device: torch.device) -> Checkpoint:
