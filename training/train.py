@@ -120,7 +120,7 @@ class Trainer:
         # Channels last is the layout that CPUs' and GPUs' convolutions like best.
         self.model = ARCHITECTURES[run.arch]().to(self.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # not in its stub
-        self.precision = torch.bfloat16 if run.recipe.precision == "bfloat16" else torch.float32
+        self.bfloat16 = run.recipe.precision == "bfloat16"
         self.optimizer = make_optimizer(self.model.parameters(), run.recipe)
         self.schedule = make_schedule(self.optimizer, run.recipe, self.steps_per_epoch)
         self.average = WarmedAverage(self.model, run.recipe.ema_decay)
@@ -146,9 +146,7 @@ class Trainer:
         right = torch.zeros((), dtype=torch.int64, device=self.device)
         for pixels, labels in self.images.batches(self.recipe.batch_size, shuffle=True):
             augmented = augment(pixels, self.recipe)
-            with torch.autocast(
-                self.device.type, self.precision, enabled=self.precision != torch.float32
-            ):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
                 logits = self.model(augmented).float()
             loss = cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
             self.optimizer.zero_grad()
