@@ -76,12 +76,12 @@ def test_no_certainty_from_few_images() -> None:
 def test_all_logits_are_divided(arch: str, digits: Dataset) -> None:
     """In every architecture the last layer's weights take the temperature, digits stay, loss falls.
 
-    Untrained, and its logits spread tenfold, a model is far too sure of itself.
+    Untrained, and its logits spread a hundredfold, a model is far too sure of itself.
     """
     torch.manual_seed(0)
     model = ARCHITECTURES[arch]().eval()
     last = [layer for layer in model.modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
-    last.weight.data *= 10
+    last.weight.data *= 100
     pixels, labels = digits.test.images / 255, digits.test.labels
     with torch.inference_mode():
         before = model(pixels)
