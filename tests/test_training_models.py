@@ -14,7 +14,9 @@ from training.models import ARCHITECTURES, Normalize, example_pixels, parameter_
         ("dropout", 21_840),
         ("light", 10_758),
         ("gap", 9_032),
+        ("digitnet-s", 9_834),
         ("digitnet", 19_610),
+        ("digitnet-l", 141_930),
     ],
 )
 def test_parameter_count(arch: str, expected: int) -> None:
@@ -22,9 +24,10 @@ def test_parameter_count(arch: str, expected: int) -> None:
     assert parameter_count(ARCHITECTURES[arch]()) == expected
 
 
-def test_digitnet_is_small() -> None:
-    """The project's own network stays below 20,000 parameters."""
-    assert parameter_count(ARCHITECTURES["digitnet"]()) < 20_000
+@pytest.mark.parametrize(("arch", "budget"), [("digitnet-s", 10_000), ("digitnet", 20_000)])
+def test_digitnet_is_small(arch: str, budget: int) -> None:
+    """The project's own networks stay within their budgets of parameters."""
+    assert parameter_count(ARCHITECTURES[arch]()) < budget
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

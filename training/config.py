@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, get_type_hints
 
-from click import Choice, FloatRange, IntRange, ParamType
+from click import STRING, Choice, FloatRange, IntRange, ParamType
 
 from training.errors import TrainingError
 
@@ -32,6 +32,9 @@ class Recipe:
     ] = "constant"
     warmup: Annotated[float, FRACTION, "Part of the one-cycle run in which the rate climbs."] = 0.2
     label_smoothing: Annotated[float, FRACTION, "Probability spread over all ten classes."] = 0.0
+    teacher: Annotated[
+        str, STRING, "An exported model to learn from too, such as models/digitnet-l/1."
+    ] = ""
     ema_decay: Annotated[float, FRACTION, "Of the weights' moving average; 0 for none."] = 0.0
     precision: Annotated[
         str, Choice(["float32", "bfloat16"]), "Of activations; weights are float32 in any case."
@@ -69,6 +72,17 @@ OURS = Recipe(
     elastic=0.5,
 )
 
+# It would learn even the labels that are wrong.
+LARGE = replace(
+    OURS,
+    epochs=30,
+    weight_decay=3e-2,
+    label_smoothing=0.1,
+    rotation=15,
+    shear=10,
+    scale=0.15,
+    elastic=0.8,
+)
 FAST = replace(OURS, epochs=2, ema_decay=0.98, rotation=0, shear=0, scale=0, elastic=0, shift=1)
 
 # By architecture and name. Each architecture has a "default"; the zoo's are as
@@ -76,7 +90,7 @@ FAST = replace(OURS, epochs=2, ema_decay=0.98, rotation=0, shear=0, scale=0, ela
 RECIPES: dict[str, dict[str, Recipe]] = {
     "digitnet": {"default": OURS, "fast": FAST},
     "digitnet-s": {"default": OURS},
-    "digitnet-l": {"default": OURS},
+    "digitnet-l": {"default": LARGE},
     "tiny": {"default": replace(GIVEN, epochs=2), "best": OURS},
     "dropout": {"default": replace(GIVEN, batch_size=100), "best": OURS},
     "light": {"default": GIVEN, "best": OURS},

@@ -113,6 +113,7 @@ def gap() -> nn.Sequential:
 def digitnet(first: int, second: int, third: int, fourth: int) -> nn.Sequential:
     """The project's own, accurate and yet quick on one core, in several sizes.
 
+    Channels come in sixteens, which is how the CPU's vector units take them.
     The later convolutions do not pad, which saves three tenths of all
     multiplications. The first batch norm learns the normalisation, and all of them
     vanish into their convolutions on export. Pooling before ReLU gives the same
@@ -148,8 +149,8 @@ def digitnet(first: int, second: int, third: int, fourth: int) -> nn.Sequential:
 
 
 def digitnet_s() -> nn.Sequential:
-    """The smallest: 9,294 parameters."""
-    return digitnet(12, 12, 20, 20)
+    """The smallest: 9,834 parameters."""
+    return digitnet(16, 16, 16, 20)
 
 
 def digitnet_m() -> nn.Sequential:
