@@ -57,7 +57,7 @@ def test_moved_logit(model: nn.Sequential, images: Split) -> None:
 
 
 @pytest.mark.parametrize(
-    "parity", [Parity(1, 0.0, disagreements=1), Parity(1, float("nan"), disagreements=0)]
+    "parity", [Parity(1, 0.0, 1, accuracy=0.0), Parity(1, float("nan"), 0, accuracy=1.0)]
 )
 def test_refused(parity: Parity) -> None:
     """One other digit, or a difference that is no number, is enough to refuse."""

@@ -125,6 +125,7 @@ def train(  # noqa: PLR0913 - one argument per flag
     show_default="the next free one",
     help="The new version's number.",
 )
+@option("--quantize", is_flag=True, help="In int8, as a model of its own: <arch>-int8.")
 @models_option
 @data_option
 @runs_option
@@ -133,6 +134,7 @@ def export(  # noqa: PLR0913 - one argument per flag
     arch: str,
     name: str | None,
     version: int | None,
+    quantize: bool,
     models_folder: Path,
     data_folder: Path,
     runs_folder: Path,
@@ -150,12 +152,16 @@ def export(  # noqa: PLR0913 - one argument per flag
             load(dataset, data_folder, CPU),
             models_folder,
             version=version,
+            quantized=quantize,
             progress=progress,
         )
+    outcome = (
+        f"{parity.accuracy:.2%} of the digits are right" if quantize else "every digit is the same"
+    )
     click.echo(
         f"{target}: on {parity.images:,} test images at each of several batch sizes, the largest "
         f"logit difference between PyTorch and onnxruntime is {parity.max_abs_logit_diff:.1e}, "
-        "and every digit is the same."
+        f"and {outcome}."
     )
     if dataset != "mnist":
         click.secho(
@@ -177,3 +183,4 @@ def summary(arch: str) -> None:
 
 
 main.add_command(experiments.study)
+main.add_command(experiments.quantization)

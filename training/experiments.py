@@ -1,27 +1,37 @@
 """The command line's experiments: each keeps what it found."""
 
 import math
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
+import onnx
 
-from training import results, sources
+from training import latency, results, sources
 from training import study as studies
 from training.checkpoint import Run
 from training.config import recipe_named
 from training.data import load
+from training.errors import TrainingError
+from training.export import MODEL_FILE, newest
 from training.options import (
     CPU,
     arch_option,
     data_option,
     dataset_option,
     device_option,
+    models_option,
     option,
     pick_device,
     recipe_option,
     results_option,
     runs_option,
 )
+from training.quantization import SUFFIX
+
+# What a model and its int8 variant have in common.
+RUN_FACTS = ("dataset", "dataset_sha256", "recipe", "seed", "git_commit")
 
 
 @click.command()
@@ -69,3 +79,52 @@ def study(  # noqa: PLR0913 - one argument per flag
         f"{outcome['chosen']} is the best on its validation images: "
         f"export --arch {arch} --name {arch}-{recipe}-{outcome['chosen']}"
     )
+
+
+@click.command()
+@arch_option
+@models_option
+@results_option
+def quantization(*, arch: str, models_folder: Path, results_folder: Path) -> None:
+    """Compare a model with its int8 variant, the newest versions, by turns on one thread.
+
+    Both have to be exported first.
+    """
+    folders = {"float": models_folder / arch, "int8": models_folder / (arch + SUFFIX)}
+    files = {kind: folder / str(newest(folder)) / MODEL_FILE for kind, folder in folders.items()}
+    if missing := [file for file in files.values() if not file.exists()]:
+        raise TrainingError(
+            f"{missing[0].parents[1]} holds no version: run export --arch {arch}, "
+            "with and without --quantize."
+        )
+    contents = {kind: file.read_bytes() for kind, file in files.items()}
+    facts = {kind: _facts(content) for kind, content in contents.items()}
+    if any(facts["float"][key] != facts["int8"][key] for key in RUN_FACTS):
+        raise TrainingError(
+            f"{files['float'].parent} and {files['int8'].parent} are not of the same run: "
+            f"run export --arch {arch}, with and without --quantize."
+        )
+    speeds = latency.measure(contents)
+    found: dict[str, dict[str, Any]] = {
+        kind: {
+            "version": int(files[kind].parent.name),
+            "bytes": len(contents[kind]),
+            "test_accuracy": float(facts[kind]["test_accuracy"]),
+        }
+        | asdict(speeds[kind])
+        for kind in files
+    }
+    outcome = {"arch": arch, "dataset": facts["float"]["dataset"], "rounds": latency.ROUNDS}
+    results.keep(results_folder / f"quantization-{arch}.json", outcome | found)
+    for kind, one in found.items():
+        click.echo(
+            f"{arch}, {kind}: {one['bytes']:,} bytes, {one['p50_us']['median']:.1f} µs for one "
+            f"image, {one['images_per_second']['median']:,.0f} images/s in batches of "
+            f"{latency.BATCH}, {one['test_accuracy']:.2%} of the test images right."
+        )
+
+
+def _facts(onnx_file: bytes) -> dict[str, str]:
+    """Returns an ONNX file's metadata_props."""
+    props = onnx.load_from_string(onnx_file).metadata_props
+    return {entry.key: entry.value for entry in props}

@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx
 from rich.progress import Progress
 
-from training import golden
+from training import golden, quantization
 from training.checkpoint import Checkpoint
 from training.data import Dataset
 from training.errors import TrainingError
@@ -19,21 +19,26 @@ MODEL_FILE = "model.onnx"
 GOLDEN_FILE = "golden.npz"
 
 
-def export(
+def export(  # noqa: PLR0913 - what it takes is told apart by name
     checkpoint: Checkpoint,
     dataset: Dataset,
     models: Path,
     *,
     version: int | None,
+    quantized: bool,
     progress: Progress,
 ) -> tuple[Path, Parity]:
     """Writes a run's best weights as `models/<arch>/<version>/`, once parity is proved.
+
+    In int8, what is proved is that the accuracy is that of float, and the name
+    is `<arch>-int8`.
 
     Args:
         checkpoint: the run's last.
         dataset: the one that it was trained on, on the CPU.
         models: the folder of all models.
         version: the new version's number, or None for the next free one.
+        quantized: whether to write it in int8.
         progress: shows how far it is.
 
     Returns:
@@ -41,8 +46,8 @@ def export(
 
     Raises:
         TrainingError: if the run is not finished, the data is not the run's,
-            the version is taken, parity fails, or `models` cannot be written;
-            `models` is then as it was.
+            the version is taken, parity fails or int8 loses accuracy, or `models`
+            cannot be written; `models` is then as it was.
     """
     run = checkpoint.run
     if checkpoint.test is None:
@@ -51,16 +56,26 @@ def export(
         raise TrainingError(
             f"The {dataset.name} files are not those that {run.arch} was trained on: train again."
         )
-    with writable(models / run.arch):
-        target = models / run.arch / str(version or _next_version(models / run.arch))
+    folder = models / (run.arch + quantization.SUFFIX if quantized else run.arch)
+    with writable(folder):
+        target = folder / str(version or newest(folder) + 1)
         if target.exists():
             raise TrainingError(f"{target} exists already: choose another version.")
 
     model = checkpoint.best_model()
     proto = to_onnx(model)
-    parity = compare(model, proto.SerializeToString(), dataset.test, progress)
-    parity.require()
-    onnx.helper.set_model_props(proto, metadata(checkpoint, checkpoint.test, model, parity))
+    if quantized:
+        proto = quantization.quantize(proto, dataset.train)
+    content = proto.SerializeToString()
+    parity = compare(model, content, dataset.test, progress)
+    facts = metadata(checkpoint, checkpoint.test, model, parity)
+    if quantized:
+        quantization.require(parity, checkpoint.test)
+        off = golden.difference(content, golden.golden_pixels(), golden.golden_logits(model))
+        facts |= quantization.facts(parity, checkpoint.test, off)
+    else:
+        parity.require()
+    onnx.helper.set_model_props(proto, facts)
     onnx.checker.check_model(proto, full_check=True)
 
     with writable(target):
@@ -71,13 +86,17 @@ def export(
             version_folder.mkdir()
             onnx.save(proto, version_folder / MODEL_FILE)
             golden.write(model, version_folder / GOLDEN_FILE)
-            golden.check(version_folder / GOLDEN_FILE, version_folder / MODEL_FILE)
+            golden.check(
+                version_folder / GOLDEN_FILE,
+                version_folder / MODEL_FILE,
+                float(facts["golden_tolerance"]),
+            )
             target.parent.mkdir(exist_ok=True)
             version_folder.rename(target)
     return target, parity
 
 
-def _next_version(folder: Path) -> int:
-    """Returns one more than the highest version in a model's folder, or 1."""
+def newest(folder: Path) -> int:
+    """Returns the highest version in a model's folder, or 0 where there is none."""
     versions = [int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal()]
-    return max(versions, default=0) + 1
+    return max(versions, default=0)

@@ -24,11 +24,13 @@ class Parity:
         images: how many images were compared, at each batch size.
         max_abs_logit_diff: the largest difference between two logits.
         disagreements: how often their most probable digits differed.
+        accuracy: fraction of onnxruntime's most probable digits that are right.
     """
 
     images: int
     max_abs_logit_diff: float
     disagreements: int
+    accuracy: float
 
     def require(self) -> None:
         """Raises a TrainingError if a logit differs by more than `LIMIT`, or any digit."""
@@ -52,17 +54,20 @@ def compare(model: nn.Module, onnx_file: bytes, images: Split, progress: Progres
     """
     session = open_session(onnx_file)
     task = progress.add_task("parity", total=len(images) * len(BATCH_SIZES))
-    largest, disagreements = 0.0, 0
+    largest, disagreements, right = 0.0, 0, 0
     with torch.inference_mode():
         for size in BATCH_SIZES:
-            for pixels, _ in images.batches(size):
+            for pixels, labels in images.batches(size):
                 expected = model(pixels).numpy()
                 answered = logits(session, pixels.numpy())
                 # Unlike max(), which may drop it, this keeps a difference that is no number.
                 largest = float(np.maximum(largest, np.abs(answered - expected).max()))
-                disagreements += int((answered.argmax(1) != expected.argmax(1)).sum())
+                digits = answered.argmax(1)
+                disagreements += int((digits != expected.argmax(1)).sum())
+                right += int((digits == labels.numpy()).sum())
                 progress.advance(task, len(pixels))
-    return Parity(len(images), largest, disagreements)
+    accuracy = right / (len(images) * len(BATCH_SIZES))
+    return Parity(len(images), largest, disagreements, accuracy)
 
 
 def open_session(onnx_file: bytes) -> onnxruntime.InferenceSession:
