@@ -176,7 +176,7 @@ def test_next_free_version(root: Path) -> None:
     assert (root / "models/digitnet/10/model.onnx").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["0.0.weight", "0.1.running_var"])
+@pytest.mark.parametrize("name", ["0.weight", "1.running_var"])
 def test_failed_parity_leaves_models_as_it_was(root: Path, name: str) -> None:
     """A model whose answers are no numbers is refused, and models/ is untouched."""
     export(root)
