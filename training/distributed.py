@@ -8,6 +8,7 @@ Everything here also holds for a single process, which is its own first.
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -19,6 +20,8 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from training.errors import TrainingError
+
+SECONDS_TO_SPEAK = 30
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -164,6 +167,8 @@ class Commands(click.Group):
             try:
                 return super().main(*args, **settings | {"standalone_mode": speaks})
             except click.ClickException as error:
+                # torchrun ends all as soon as one has ended: not before the one that speaks.
+                time.sleep(SECONDS_TO_SPEAK)
                 sys.exit(error.exit_code)
 
 
