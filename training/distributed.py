@@ -134,19 +134,11 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
-def started_by(words: Sequence[str]) -> str:
-    """Returns the command line that starts a process with these words; torchrun knows its flags."""
+def command_line(words: Sequence[str]) -> str:
+    """Returns these words of a process as a shell would take them, with torchrun where it began."""
     if _told("WORLD_SIZE", 1) == 1:
         return shlex.join(words)
     return f"torchrun … {shlex.join(words[words.index('-m') :])}"
-
-
-class FirstOnly(click.Command):
-    """A command that the other processes leave to the first."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Runs it, or does nothing."""
-        return super().invoke(ctx) if is_first() else None
 
 
 class Commands(click.Group):
@@ -156,7 +148,14 @@ class Commands(click.Group):
     not all of them need be wrong.
     """
 
-    command_class = FirstOnly
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds the command that is called; several processes can do nothing but train."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name != "train" and _told("WORLD_SIZE", 1) > 1:
+            raise click.UsageError(f"torchrun is for train alone: python -m training {name}")
+        return name, command, rest
 
     def main(self, *args: Any, **settings: Any) -> Any:
         """Runs the command line."""
