@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from training.errors import TrainingError
 
-SECONDS_TO_SPEAK = 30
+PATIENCE = 600  # seconds, far more than two processes' starts lie apart
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -167,7 +167,7 @@ class Commands(click.Group):
                 return super().main(*args, **settings | {"standalone_mode": speaks})
             except click.ClickException as error:
                 # torchrun ends all as soon as one has ended: not before the one that speaks.
-                time.sleep(SECONDS_TO_SPEAK)
+                time.sleep(PATIENCE)
                 sys.exit(error.exit_code)
 
 
