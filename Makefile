@@ -1,6 +1,7 @@
 # Every target installs what it needs first; `make` alone prints this help.
 
 ARCH    ?= digitnet
+RECIPE  ?= default
 DATASET ?= auto
 DEVICE  ?= auto
 EPOCHS  ?=
@@ -16,12 +17,12 @@ BIN  := $(VENV)/bin
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help venv data train export serve predict evaluate gateway image up down test test-container check
-.PHONY: bench soak screenshot format proto lock clean
+.PHONY: bench bench-training soak screenshot format proto lock clean
 
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  ARCH=$(ARCH) DATASET=$(DATASET) DEVICE=$(DEVICE) EPOCHS=$(EPOCHS) PORT=$(PORT)"
+	@echo "  ARCH=$(ARCH) RECIPE=$(RECIPE) DATASET=$(DATASET) DEVICE=$(DEVICE) EPOCHS=$(EPOCHS) PORT=$(PORT)"
 	@echo "  GATEWAY_PORT=$(GATEWAY_PORT) SERVERS=$(SERVERS)"
 
 venv: $(VENV)/.dev ## Create .venv with everything in it
@@ -29,8 +30,8 @@ venv: $(VENV)/.dev ## Create .venv with everything in it
 data: $(VENV)/.training ## Fetch MNIST into data/ (or take it from MNIST_SOURCE)
 	$(BIN)/python -m training data --dataset $(DATASET)
 
-train: $(VENV)/.training ## Train ARCH on DATASET
-	$(BIN)/python -m training train --arch $(ARCH) --dataset $(DATASET) --device $(DEVICE) $(if $(EPOCHS),--epochs $(EPOCHS))
+train: $(VENV)/.training ## Train ARCH by its RECIPE on DATASET
+	$(BIN)/python -m training train --arch $(ARCH) --recipe $(RECIPE) --dataset $(DATASET) --device $(DEVICE) $(if $(EPOCHS),--epochs $(EPOCHS))
 
 export: $(VENV)/.training ## Export what was trained as a new version in models/, once parity is proved
 	$(BIN)/python -m training export --arch $(ARCH)
@@ -92,6 +93,10 @@ check: $(VENV)/.dev $(VENV)/proto/.installed ## Lint, format, types, secrets, au
 bench: $(VENV)/.dev runs/bench/models/tiny/1 ## Measure the server, and the gateway, beside what each could be at most, or replaces
 	$(BIN)/python -m bench.serving
 	$(BIN)/python -m bench.gateway
+
+bench-training: $(VENV)/.training ## Measure the fast recipe beside light's, and two processes beside one
+	$(BIN)/python -m bench.training --device $(DEVICE) --dataset $(DATASET)
+	$(BIN)/python -m bench.distributed --recipe fast --dataset $(DATASET)
 
 soak: $(VENV)/.dev runs/bench/models/tiny/1 ## Send 200,000 calls and see that memory stays flat
 	$(BIN)/python -m bench.soak

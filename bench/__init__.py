@@ -1,1 +1,1 @@
-"""How fast the server is, beside what it could be at most: `make bench`."""
+"""How fast the server is beside what it could be at most, and training beside other training."""

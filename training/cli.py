@@ -1,6 +1,5 @@
 """The command line: data, train, export, summary, and the experiments."""
 
-import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +8,11 @@ from typing import Any
 import click
 from rich.console import Console
 
-from training import experiments, sources
+from training import distributed, experiments, sources
 from training import summary as summaries
 from training.checkpoint import Checkpoint, Run
 from training.config import recipe_named
-from training.data import load
+from training.data import Dataset, load
 from training.errors import TrainingError
 from training.export import export as export_run
 from training.history import History
@@ -38,7 +37,7 @@ from training.train import train as train_run
 INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
 
 
-@click.group(chain=True)
+@click.group(cls=distributed.Commands, chain=True)
 def main() -> None:
     """Train small MNIST networks and export them to ONNX.
 
@@ -55,11 +54,11 @@ def data(dataset: str, data_folder: Path) -> None:
     MNIST comes from the folder that the environment's MNIST_SOURCE names, or
     else from the network.
     """
-    name = sources.prepare(dataset, data_folder)
-    found = load(name, data_folder, CPU)
+    found = _bring(dataset, data_folder)
     click.echo(
-        f"{name} is in {sources.folder_of(name, data_folder)}: {len(found.train):,} training and "
-        f"{len(found.test):,} test images, SHA-256 {found.sha256}"
+        f"{found.name} is in {sources.folder_of(found.name, data_folder)}: "
+        f"{len(found.train):,} training and {len(found.test):,} test images, "
+        f"SHA-256 {found.sha256}"
     )
 
 
@@ -87,32 +86,37 @@ def train(  # noqa: PLR0913 - one argument per flag
     runs_folder: Path,
     **given: Any,
 ) -> None:
-    """Train a model by one of its architecture's recipes, but for what is chosen here."""
+    """Train a model by one of its architecture's recipes, but for what is chosen here.
+
+    On several GPUs or machines: torchrun --nproc-per-node 2 -m training train …
+    """
     chosen = {key: value for key, value in given.items() if value is not None}
     settings = replace(recipe_named(arch, recipe), **chosen)
     chosen_device = pick_device(device)
     history = History(runs_folder / (name or arch), chosen_device)
     try:
-        found = load(sources.prepare(dataset, data_folder), data_folder, chosen_device)
-        run = Run(arch, found.name, found.sha256, settings, seed)
-        history.start(run)
-        with progress_bars(history.console) as progress:
-            done = train_run(
-                run,
-                found,
-                history.folder,
-                git_commit=git_commit(),
-                resume=resume,
-                progress=progress,
-                on_epoch=history.add,
-            )
-        history.finish(done)
+        with distributed.group(chosen_device) as own_device:
+            found = distributed.from_first(_bring, dataset, data_folder).to(own_device)
+            run = Run(arch, found.name, found.sha256, settings, seed)
+            history.start(run)
+            with progress_bars(history.console) as progress:
+                done = train_run(
+                    run,
+                    found,
+                    history.folder,
+                    git_commit=git_commit(),
+                    resume=resume,
+                    progress=progress,
+                    on_epoch=history.add,
+                )
+            distributed.from_first(history.finish, done)
     except KeyboardInterrupt:
         words = [word for word in sys.orig_argv if word != "--resume"]
         words.insert(words.index("train") + 1, "--resume")
-        command = shlex.join(words)
+        command = distributed.command_line(words)
         kept = f"go on with: {command}" if history.epochs or resume else "no epoch was over yet."
-        click.echo(f"Interrupted; {kept}", err=True)
+        if distributed.is_first():
+            click.echo(f"Interrupted; {kept}", err=True)
         sys.exit(INTERRUPTED)
 
 
@@ -180,6 +184,11 @@ def summary(arch: str) -> None:
     statistics = summaries.layers(arch)
     click.echo(statistics)
     click.echo("\n".join(summaries.arithmetic(statistics)))
+
+
+def _bring(choice: str, folder: Path) -> Dataset:
+    """Returns the chosen data set, on the CPU, once it is in the folder."""
+    return load(sources.prepare(choice, folder), folder, CPU)
 
 
 main.add_command(experiments.study)

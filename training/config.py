@@ -21,7 +21,7 @@ class Recipe:
     """
 
     epochs: Annotated[int, IntRange(min=1), "Passes over the training images."] = 10
-    batch_size: Annotated[int, IntRange(min=1), "Images per step."] = 64
+    batch_size: Annotated[int, IntRange(min=1), "Images per step, over all processes."] = 64
     optimizer: Annotated[str, Choice(["adam", "adamw", "sgd"]), "sgd is with Nesterov's 0.9."] = (
         "adam"
     )

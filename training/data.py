@@ -1,7 +1,7 @@
 """A data set as tensors on the training device."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -32,19 +32,22 @@ class Split:
         """Returns the images and labels at `indices`, int64 [k]."""
         return Split(self.images[indices], self.labels[indices])
 
+    def to(self, device: torch.device) -> "Split":
+        """Returns the same images and labels on `device`."""
+        return Split(self.images.to(device), self.labels.to(device))
+
     def batches(self, size: int, *, shuffle: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields pixels, float [at most size, 1, 28, 28] in [0, 1], with their labels.
+        """Returns pixels, float [at most size, 1, 28, 28] in [0, 1], with their labels.
 
         Args:
             size: how many at once; the last batch holds what is left.
-            shuffle: in an order drawn from torch's global generator.
+            shuffle: in an order drawn here and now from torch's global generator.
         """
         count, device = len(self), self.labels.device
         order = torch.randperm(count, device=device) if shuffle else None
-        for start in range(0, count, size):
-            part = slice(start, start + size)
-            chosen = part if order is None else order[part]
-            yield self.images[chosen].float().div_(255), self.labels[chosen]
+        parts = (slice(start, start + size) for start in range(0, count, size))
+        chosen = (part if order is None else order[part] for part in parts)
+        return ((self.images[these].float().div_(255), self.labels[these]) for these in chosen)
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,10 @@ class Dataset:
     sha256: str
     train: Split
     test: Split
+
+    def to(self, device: torch.device) -> "Dataset":
+        """Returns the same data set on `device`."""
+        return replace(self, train=self.train.to(device), test=self.test.to(device))
 
 
 def load(name: str, root: Path, device: torch.device) -> Dataset:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from training import distributed
 from training.errors import TrainingError
 from training.parity import logits, open_session
 
@@ -26,13 +27,7 @@ class Teacher:
     """
 
     def __init__(self, folder: Path) -> None:
-        try:
-            content = (folder / "model.onnx").read_bytes()
-        except OSError as error:
-            raise TrainingError(
-                f"{folder} holds no model to learn from: export one, or choose another --teacher."
-            ) from error
-        self.session = open_session(content)
+        self.session = open_session(distributed.from_first(_read, folder))
 
     def loss(self, answered: Tensor, images: Tensor, of_labels: Tensor) -> Tensor:
         """Returns the loss against the teacher's answers and, in part, against the labels.
@@ -47,3 +42,12 @@ class Teacher:
         # Gradients shrink with the temperature's square.
         of_answers = cross_entropy(answered / TEMPERATURE, wanted) * TEMPERATURE**2
         return of_labels.lerp(of_answers, WEIGHT)
+
+
+def _read(folder: Path) -> bytes:
+    try:
+        return (folder / "model.onnx").read_bytes()
+    except OSError as error:
+        raise TrainingError(
+            f"{folder} holds no model to learn from: export one, or choose another --teacher."
+        ) from error

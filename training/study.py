@@ -1,6 +1,5 @@
 """A recipe over several seeds: what it is worth, and not what its luckiest run was."""
 
-import statistics
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from training.data import load
 from training.history import History
 from training.models import ARCHITECTURES, parameter_count
 from training.provenance import git_commit
+from training.results import spread
 from training.train import train
 
 
@@ -55,9 +55,6 @@ def summary(recipe: str, checkpoints: Sequence[Checkpoint]) -> dict[str, Any]:
     """
     run = checkpoints[0].run
     tests = [checkpoint.test for checkpoint in checkpoints]
-    accuracies = [test.accuracy for test in tests if test]
-    n = len(accuracies)
-    deviation = statistics.stdev(accuracies) if n > 1 else None
     return {
         "arch": run.arch,
         "recipe": recipe,
@@ -65,12 +62,7 @@ def summary(recipe: str, checkpoints: Sequence[Checkpoint]) -> dict[str, Any]:
         "dataset": run.dataset,
         "dataset_sha256": run.dataset_sha256,
         "settings": asdict(run.recipe),
-        "test_accuracy": {
-            "mean": statistics.mean(accuracies),
-            "standard_deviation": deviation,
-            "standard_error": deviation and deviation / n**0.5,
-            "n": n,
-        },
+        "test_accuracy": spread([test.accuracy for test in tests if test]),
         "chosen": choose(checkpoints).run.seed,
         "runs": [_row(checkpoint) for checkpoint in checkpoints],
     }

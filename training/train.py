@@ -11,6 +11,7 @@ from rich.progress import Progress
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from training import distributed
 from training.augment import augment
 from training.calibration import calibrate
 from training.checkpoint import Checkpoint, Epoch, Run, Score
@@ -37,8 +38,9 @@ def train(  # noqa: PLR0913 - a run's parts are told apart by name
 
     The test images are looked at this once.
 
-    On the CPU, with the same number of threads, the same run gives the same
-    weights to the last bit, whether or not it was interrupted and resumed.
+    On the CPU, with the same number of processes and threads, the same run gives
+    the same weights to the last bit, whether or not it was interrupted and resumed.
+    Another number of processes may resume it.
 
     Args:
         run: what to train.
@@ -60,15 +62,10 @@ def train(  # noqa: PLR0913 - a run's parts are told apart by name
     trainer = Trainer(run, rest)
     checkpoint = Checkpoint(run=run, git_commit=git_commit)
     if resume:
-        checkpoint = Checkpoint.load(folder)
-        _refuse_another(checkpoint.run, run, folder)
+        checkpoint = distributed.from_first(_load, run, folder)
         trainer.load_state_dict(checkpoint.state)
 
-    done, steps = len(checkpoint.history), trainer.steps_per_epoch
-    task = progress.add_task("training", total=run.recipe.epochs * steps, completed=done * steps)
-    for number in range(done + 1, run.recipe.epochs + 1):
-        started = time.perf_counter()
-        train_score = trainer.train_epoch(lambda: progress.advance(task))
+    def end_epoch(number: int, started: float, train_score: Score) -> None:
         epoch = Epoch(
             epoch=number,
             learning_rate=trainer.learning_rate,
@@ -80,13 +77,22 @@ def train(  # noqa: PLR0913 - a run's parts are told apart by name
         checkpoint.save(folder)
         on_epoch(checkpoint)
 
-    if checkpoint.test is None:
-        best_model = checkpoint.best_model().to(trainer.device)
-        checkpoint.temperature = calibrate(best_model, held_out)
-        checkpoint.best_weights = best_model.state_dict()
-        checkpoint.test = evaluate(best_model, dataset.test)
-        checkpoint.save(folder)
-    return checkpoint
+    def finish() -> Checkpoint:
+        if checkpoint.test is None:
+            best_model = checkpoint.best_model().to(trainer.device)
+            checkpoint.temperature = calibrate(best_model, held_out)
+            checkpoint.best_weights = best_model.state_dict()
+            checkpoint.test = evaluate(best_model, dataset.test)
+            checkpoint.save(folder)
+        return checkpoint
+
+    done, steps = len(checkpoint.history), trainer.steps_per_epoch
+    task = progress.add_task("training", total=run.recipe.epochs * steps, completed=done * steps)
+    for number in range(done + 1, run.recipe.epochs + 1):
+        started = time.perf_counter()
+        train_score = trainer.train_epoch(lambda: progress.advance(task))
+        distributed.from_first(end_epoch, number, started, train_score)
+    return distributed.from_first(finish)
 
 
 def evaluate(model: nn.Module, split: Split) -> Score:
@@ -126,6 +132,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.model.parameters(), run.recipe)
         self.schedule = make_schedule(self.optimizer, run.recipe, self.steps_per_epoch)
         self.average = WarmedAverage(self.model, run.recipe.ema_decay)
+        self.parallel = distributed.data_parallel(self.model)
 
     @property
     def candidate(self) -> nn.Module:
@@ -140,28 +147,38 @@ class Trainer:
     def train_epoch(self, on_step: Callable[[], None]) -> Score:
         """Takes one pass over the training images, in training mode.
 
+        Each process takes its part of every batch, from an order that is the same for all.
+
         Args:
             on_step: called after each step.
         """
         self.model.train()
         loss_sum = torch.zeros((), device=self.device)
         right = torch.zeros((), dtype=torch.int64, device=self.device)
-        for pixels, labels in self.images.batches(self.recipe.batch_size, shuffle=True):
-            augmented = augment(pixels, self.recipe)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                logits = self.model(augmented).float()
-            loss = cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
-            if self.teacher:
-                loss = self.teacher.loss(logits, augmented, of_labels=loss)
-            self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call] # torch's own
-            self.optimizer.step()
-            self.schedule.step()
-            if self.recipe.ema_decay:
-                self.average.update_parameters(self.model)
-            loss_sum += loss.detach() * len(labels)
-            right += (logits.argmax(1) == labels).sum()
-            on_step()
+        batches = self.images.batches(self.recipe.batch_size, shuffle=True)
+        with distributed.own_randomness(self.device):
+            for pixels, labels in batches:
+                part, weight = distributed.share(len(labels))
+                augmented = augment(pixels[part], self.recipe)
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+                    logits = self.parallel(augmented).float()
+                loss = cross_entropy(
+                    logits, labels[part], label_smoothing=self.recipe.label_smoothing
+                )
+                if self.teacher:
+                    loss = self.teacher.loss(logits, augmented, of_labels=loss)
+                loss = weight * loss
+                self.optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call] # torch's own
+                self.optimizer.step()
+                self.schedule.step()
+                if self.recipe.ema_decay:
+                    self.average.update_parameters(self.model)
+                loss_sum += loss.detach() * len(labels)
+                right += bool(weight) * (logits.argmax(1) == labels[part]).sum()
+                on_step()
+        loss_sum = distributed.total(loss_sum) / distributed.processes()
+        right = distributed.total(right)
         return Score(loss_sum.item() / len(self.images), right.item() / len(self.images))
 
     def state_dict(self) -> dict[str, Any]:
@@ -186,8 +203,10 @@ class Trainer:
             torch.cuda.set_rng_state(state["random_cuda"])
 
 
-def _refuse_another(there: Run, wanted: Run, folder: Path) -> None:
-    """Raises a TrainingError unless the run in `folder` is the one that is wanted."""
+def _load(wanted: Run, folder: Path) -> Checkpoint:
+    """Returns the checkpoint in `folder`; raises a TrainingError unless it is the wanted run's."""
+    checkpoint = Checkpoint.load(folder)
+    there = checkpoint.run
     before, now = (asdict(run) | asdict(run.recipe) | {"recipe": None} for run in (there, wanted))
     differing = [f"{key} {before[key]}, not {now[key]}" for key in now if before[key] != now[key]]
     if differing:
@@ -195,3 +214,4 @@ def _refuse_another(there: Run, wanted: Run, folder: Path) -> None:
             f"{folder} is a run with {'; '.join(differing)}: resume it with the choices that it "
             "was started with, or train afresh without --resume."
         )
+    return checkpoint
