@@ -12,7 +12,7 @@ from training.parity import logits, open_session
 
 # After Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network"
 # (2015). Softened this far, a teacher's second and third choices still count.
-TEMPERATURE = 3.0
+TEMPERATURE = 2.0
 WEIGHT = 0.9  # of the teacher's answers; the labels have the rest
 
 
