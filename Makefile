@@ -16,7 +16,7 @@ BIN  := $(VENV)/bin
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help venv data train export serve predict evaluate gateway image up down test test-container check
-.PHONY: bench soak screenshot format proto lock clean
+.PHONY: bench soak report reproduce screenshot format proto lock clean
 
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +92,12 @@ check: $(VENV)/.dev $(VENV)/proto/.installed ## Lint, format, types, secrets, au
 bench: $(VENV)/.dev runs/bench/models/tiny/1 ## Measure the server, and the gateway, beside what each could be at most, or replaces
 	$(BIN)/python -m bench.serving
 	$(BIN)/python -m bench.gateway
+
+report: $(VENV)/.training ## Write docs/models.md, model cards and plots from docs/results/ and models/
+	$(BIN)/python -m training report
+
+reproduce: $(VENV)/.training ## Train and measure all models anew in runs/reproduced/, or go on with that
+	$(BIN)/python -m training reproduce --device $(DEVICE)
 
 soak: $(VENV)/.dev runs/bench/models/tiny/1 ## Send 200,000 calls and see that memory stays flat
 	$(BIN)/python -m bench.soak

@@ -182,5 +182,11 @@ def summary(arch: str) -> None:
     click.echo("\n".join(summaries.arithmetic(statistics)))
 
 
-main.add_command(experiments.study)
-main.add_command(experiments.quantization)
+for command in (
+    experiments.study,
+    experiments.quantization,
+    experiments.examine,
+    experiments.report,
+    experiments.reproduce,
+):
+    main.add_command(command)

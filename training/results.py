@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import shlex
+import statistics
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -47,6 +48,22 @@ def read(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise TrainingError(f"{file} cannot be read ({error}): run `make reproduce`.") from error
     return found
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Returns mean, standard deviation, standard error of the mean, and n; one value has no spread.
+
+    Args:
+        values: one of each run.
+    """
+    n = len(values)
+    deviation = statistics.stdev(values) if n > 1 else None
+    return {
+        "mean": statistics.mean(values),
+        "standard_deviation": deviation,
+        "standard_error": deviation and deviation / n**0.5,
+        "n": n,
+    }
 
 
 def command(words: Sequence[str]) -> str:
