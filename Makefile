@@ -17,7 +17,7 @@ BIN  := $(VENV)/bin
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help venv data train export serve predict evaluate gateway image up down test test-container check
-.PHONY: bench bench-training soak screenshot format proto lock clean
+.PHONY: bench bench-training soak report reproduce screenshot format proto lock clean
 
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,12 @@ bench: $(VENV)/.dev runs/bench/models/tiny/1 ## Measure the server, and the gate
 bench-training: $(VENV)/.training ## Measure the fast recipe beside light's, and two processes beside one
 	$(BIN)/python -m bench.training --device $(DEVICE) --dataset $(DATASET)
 	$(BIN)/python -m bench.distributed --recipe fast --dataset $(DATASET)
+
+report: $(VENV)/.training ## Write docs/models.md, model cards and plots from docs/results/ and models/
+	$(BIN)/python -m training report
+
+reproduce: $(VENV)/.training ## Train and measure all models anew in runs/reproduced/, or go on with that
+	$(BIN)/python -m training reproduce --device $(DEVICE)
 
 soak: $(VENV)/.dev runs/bench/models/tiny/1 ## Send 200,000 calls and see that memory stays flat
 	$(BIN)/python -m bench.soak

@@ -191,5 +191,11 @@ def _bring(choice: str, folder: Path) -> Dataset:
     return load(sources.prepare(choice, folder), folder, CPU)
 
 
-main.add_command(experiments.study)
-main.add_command(experiments.quantization)
+for command in (
+    experiments.study,
+    experiments.quantization,
+    experiments.examine,
+    experiments.report,
+    experiments.reproduce,
+):
+    main.add_command(command)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import onnx
 
 from training import latency, results, sources
 from training import study as studies
@@ -14,6 +13,8 @@ from training.checkpoint import Run
 from training.config import recipe_named
 from training.data import load
 from training.errors import TrainingError
+from training.examine import examine as examine_version
+from training.examine import identify
 from training.export import MODEL_FILE, newest
 from training.options import (
     CPU,
@@ -21,6 +22,9 @@ from training.options import (
     data_option,
     dataset_option,
     device_option,
+    docs_option,
+    folder_option,
+    jobs_option,
     models_option,
     option,
     pick_device,
@@ -29,6 +33,9 @@ from training.options import (
     runs_option,
 )
 from training.quantization import SUFFIX
+from training.report import report as write_report
+from training.reproduce import reproduce as reproduce_all
+from training.wording import images_per_second, one_image
 
 # What a model and its int8 variant have in common.
 RUN_FACTS = ("dataset", "dataset_sha256", "recipe", "seed", "git_commit")
@@ -40,7 +47,7 @@ RUN_FACTS = ("dataset", "dataset_sha256", "recipe", "seed", "git_commit")
 @dataset_option
 @device_option
 @option("--seeds", type=click.IntRange(min=1), default=5, help="How many, from 0.")
-@option("--jobs", type=click.IntRange(min=1), default=1, help="Runs at a time.")
+@jobs_option
 @results_option
 @data_option
 @runs_option
@@ -98,7 +105,8 @@ def quantization(*, arch: str, models_folder: Path, results_folder: Path) -> Non
             "with and without --quantize."
         )
     contents = {kind: file.read_bytes() for kind, file in files.items()}
-    facts = {kind: _facts(content) for kind, content in contents.items()}
+    versions = {kind: identify(file.parent) for kind, file in files.items()}
+    facts = {kind: version["metadata"] for kind, version in versions.items()}
     if any(facts["float"][key] != facts["int8"][key] for key in RUN_FACTS):
         raise TrainingError(
             f"{files['float'].parent} and {files['int8'].parent} are not of the same run: "
@@ -107,12 +115,11 @@ def quantization(*, arch: str, models_folder: Path, results_folder: Path) -> Non
     speeds = latency.measure(contents)
     found: dict[str, dict[str, Any]] = {
         kind: {
-            "version": int(files[kind].parent.name),
-            "bytes": len(contents[kind]),
+            **{key: version[key] for key in ("version", "sha256", "bytes")},
             "test_accuracy": float(facts[kind]["test_accuracy"]),
         }
         | asdict(speeds[kind])
-        for kind in files
+        for kind, version in versions.items()
     }
     outcome = {"arch": arch, "dataset": facts["float"]["dataset"], "rounds": latency.ROUNDS}
     results.keep(results_folder / f"quantization-{arch}.json", outcome | found)
@@ -124,7 +131,60 @@ def quantization(*, arch: str, models_folder: Path, results_folder: Path) -> Non
         )
 
 
-def _facts(onnx_file: bytes) -> dict[str, str]:
-    """Returns an ONNX file's metadata_props."""
-    props = onnx.load_from_string(onnx_file).metadata_props
-    return {entry.key: entry.value for entry in props}
+@click.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@results_option
+@data_option
+def examine(folders: tuple[Path, ...], results_folder: Path, data_folder: Path) -> None:
+    """Ask exported versions, FOLDERS such as models/digitnet/1, about all test images.
+
+    Keeps what each gets right and wrong, which images it finds hardest, how
+    large and how quick it is.
+    """
+    found_in = {}
+    for folder in folders:
+        dataset = sources.prepare(identify(folder)["metadata"]["dataset"], data_folder)
+        found_in[folder] = examine_version(folder, load(dataset, data_folder, CPU))
+    speeds = latency.measure(
+        {str(folder): (folder / MODEL_FILE).read_bytes() for folder in folders}
+    )
+    for folder, examined in found_in.items():
+        found = examined | {"latency": asdict(speeds[str(folder)])}
+        results.keep(results_folder / f"examined-{found['name']}.json", found)
+        click.echo(
+            f"{folder}: {found['correct']:,} of {found['images']:,} test images right, "
+            f"{found['bytes']:,} bytes, {one_image(found)} for one image, "
+            f"{images_per_second(found)} images/s in batches of 64"
+        )
+
+
+@click.command()
+@results_option
+@models_option
+@docs_option
+def report(results_folder: Path, models_folder: Path, docs_folder: Path) -> None:
+    """Write models.md, a card for each model, and their plots, from what is stored.
+
+    The README beside the docs, where there is one, gets its table of models anew.
+    """
+    written = write_report(results_folder, models_folder, docs_folder)
+    click.echo("Written: " + ", ".join(map(str, written)))
+
+
+@click.command()
+@option("--dataset", type=click.Choice(["mnist", "digits"]), default="mnist", help="Data set.")
+@device_option
+@jobs_option
+@data_option
+@runs_option
+@folder_option("models", "runs/reproduced/models", "Gets the versions.")
+@folder_option("results", "runs/reproduced/docs/results", "Gets what experiments find.")
+@folder_option("docs", "runs/reproduced/docs", "Gets the report.")
+def reproduce(dataset: str, device: str, jobs: int, **folders: Path) -> None:
+    """Train, export and measure anew all that the report is made from.
+
+    What is done already is not done again. Nothing is served, and nothing that
+    is committed is changed, unless --models, --results and --docs say so.
+    """
+    at = {name.removesuffix("_folder"): folder for name, folder in folders.items()}
+    reproduce_all(at, dataset=dataset, device=device, jobs=jobs, say=click.echo)

@@ -58,11 +58,13 @@ device_option = option(
     default="auto",
     help="auto is CUDA where there is one.",
 )
+jobs_option = option("--jobs", type=click.IntRange(min=1), default=1, help="Runs at a time.")
 name_option = option("--name", show_default="the architecture", help="The run's folder in --runs.")
 data_option = folder_option("data", "data", "Folder of all data sets.")
 runs_option = folder_option("runs", "runs", "Folder of all runs.")
 models_option = folder_option("models", "models", "Folder of all models.")
 results_option = folder_option("results", "docs/results", "Folder of what experiments found.")
+docs_option = folder_option("docs", "docs", "Folder of the report.")
 
 
 def pick_device(choice: str) -> torch.device:

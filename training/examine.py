@@ -1,0 +1,110 @@
+"""An exported version, looked at as it is served: what it gets right, what it finds hard."""
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from training.data import Dataset
+from training.errors import TrainingError
+from training.export import MODEL_FILE
+from training.models import CLASSES
+from training.parity import logits, open_session
+
+BATCH = 64
+HARDEST = 30  # so many that one can look at each
+
+
+def identify(folder: Path) -> dict[str, Any]:
+    """Returns a version's name and number, its file's SHA-256, size in bytes, and metadata.
+
+    Args:
+        folder: the version's, `…/<name>/<version>`.
+
+    Raises:
+        TrainingError: if it holds no model of ours.
+    """
+    path = folder.resolve() / MODEL_FILE
+    name, number = path.parts[-3:-1]
+    try:
+        content = path.read_bytes()
+        model = onnx.load_from_string(content)
+    except (OSError, DecodeError) as error:
+        raise TrainingError(
+            f"{folder / MODEL_FILE} is not there, or no ONNX model: name a version's folder, such "
+            "as models/digitnet/1."
+        ) from error
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    if "architecture" not in facts or not number.isdecimal():
+        raise TrainingError(
+            f"{folder} is none of our exports: name one, such as models/digitnet/1."
+        )
+    return {
+        "name": name,
+        "version": int(number),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+        "metadata": facts,
+    }
+
+
+def examine(folder: Path, dataset: Dataset) -> dict[str, Any]:
+    """Asks a version about all test images through onnxruntime, and returns what was found.
+
+    Images are named by their index among the test images. "hardest" are those
+    with the highest cross-entropy, which is -ln of the probability that was
+    given to the true digit, in nats.
+
+    Args:
+        folder: the version's, `…/<name>/<version>`.
+        dataset: the one that it was trained on, on the CPU.
+
+    Raises:
+        TrainingError: if `folder` holds no model of ours, or one trained on other data.
+    """
+    identity = identify(folder)
+    if identity["metadata"]["dataset_sha256"] != dataset.sha256:
+        raise TrainingError(f"{folder} was trained on other data than this {dataset.name}.")
+    content = (folder / MODEL_FILE).read_bytes()
+    labels = dataset.test.labels.numpy()
+    log_probabilities = _log_probabilities(open_session(content), dataset)
+    answers = log_probabilities.argmax(1)
+    cross_entropy = -log_probabilities[np.arange(len(labels)), labels]
+    confusion = np.zeros((CLASSES, CLASSES), int)
+    np.add.at(confusion, (labels, answers), 1)
+
+    def image(index: int) -> dict[str, Any]:
+        return {
+            "index": index,
+            "label": int(labels[index]),
+            "answer": int(answers[index]),
+            "confidence": math.exp(log_probabilities[index].max()),
+            "cross_entropy": float(cross_entropy[index]),
+        }
+
+    return {
+        **identity,
+        "images": len(labels),
+        "correct": int((answers == labels).sum()),
+        "cross_entropy": float(cross_entropy.mean()),
+        "confusion": confusion.tolist(),  # [true digit][answer]
+        "mistakes": [image(index) for index in np.flatnonzero(answers != labels).tolist()],
+        "hardest": [image(i) for i in np.argsort(-cross_entropy, kind="stable")[:HARDEST].tolist()],
+    }
+
+
+def _log_probabilities(
+    session: onnxruntime.InferenceSession, dataset: Dataset
+) -> NDArray[np.float64]:
+    """Returns the logarithms of what the session takes each digit's probability to be, [n, 10]."""
+    batches = dataset.test.batches(BATCH)
+    answered = np.concatenate([logits(session, pixels.numpy()) for pixels, _ in batches])
+    shifted = answered.astype(np.float64) - answered.max(1, keepdims=True)
+    normalised: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return normalised
