@@ -193,3 +193,4 @@ def _bring(choice: str, folder: Path) -> Dataset:
 
 main.add_command(experiments.study)
 main.add_command(experiments.quantization)
+main.add_command(experiments.distorted)

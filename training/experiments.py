@@ -7,28 +7,33 @@ from typing import Any
 
 import click
 import onnx
+from rich.console import Console
 
-from training import latency, results, sources
+from training import latency, results, robustness, sources
 from training import study as studies
 from training.checkpoint import Run
 from training.config import recipe_named
 from training.data import load
 from training.errors import TrainingError
 from training.export import MODEL_FILE, newest
+from training.files import atomic
 from training.options import (
     CPU,
     arch_option,
     data_option,
     dataset_option,
     device_option,
+    folder_option,
     models_option,
     option,
     pick_device,
+    progress_bars,
     recipe_option,
     results_option,
     runs_option,
 )
 from training.quantization import SUFFIX
+from training.robustness_plots import plot_distortions, plot_reliability
 
 # What a model and its int8 variant have in common.
 RUN_FACTS = ("dataset", "dataset_sha256", "recipe", "seed", "git_commit")
@@ -122,6 +127,39 @@ def quantization(*, arch: str, models_folder: Path, results_folder: Path) -> Non
             f"image, {one['images_per_second']['median']:,.0f} images/s in batches of "
             f"{latency.BATCH}, {one['test_accuracy']:.2%} of the test images right."
         )
+
+
+@click.command("robustness")
+@click.argument(
+    "versions",
+    metavar="FOLDER...",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+)
+@results_option
+@folder_option("plots", "docs/models", "Folder of the models' plots.")
+@data_option
+def distorted(
+    *, versions: tuple[Path, ...], results_folder: Path, plots_folder: Path, data_folder: Path
+) -> None:
+    """Ask exported models, such as models/digitnet/1, about distorted test images.
+
+    Keeps accuracy at every strength, and how far confidence is from accuracy.
+    """
+    console = Console(highlight=False)
+    for version in versions:
+        session, facts = robustness.open_version(version)
+        dataset = load(sources.prepare(facts["dataset"], data_folder), data_folder, CPU)
+        with progress_bars(console) as progress:
+            found = robustness.measure(session, dataset.test, progress)
+        name = version.resolve().parent.name
+        source = {"model": name, "version": version.name, "dataset": dataset.name}
+        results.keep(results_folder / f"robustness-{name}.json", source | found)
+        for subject, plot in (("robustness", plot_distortions), ("reliability", plot_reliability)):
+            with atomic(plots_folder / f"{name}-{subject}.png") as temporary:
+                plot(name, found).savefig(temporary)
+        console.print(robustness.table(name, found))
 
 
 def _facts(onnx_file: bytes) -> dict[str, str]:
