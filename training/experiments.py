@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 
-from training import latency, results, sources
+from training import latency, results, robustness, sources
 from training import study as studies
 from training.checkpoint import Run
 from training.config import recipe_named
@@ -28,6 +29,7 @@ from training.options import (
     models_option,
     option,
     pick_device,
+    progress_bars,
     recipe_option,
     results_option,
     runs_option,
@@ -188,3 +190,31 @@ def reproduce(dataset: str, device: str, jobs: int, **folders: Path) -> None:
     """
     at = {name.removesuffix("_folder"): folder for name, folder in folders.items()}
     reproduce_all(at, dataset=dataset, device=device, jobs=jobs, say=click.echo)
+
+
+@click.command("robustness")
+@click.argument(
+    "versions",
+    metavar="FOLDER...",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+)
+@results_option
+@data_option
+def distorted(*, versions: tuple[Path, ...], results_folder: Path, data_folder: Path) -> None:
+    """Ask exported models, such as models/digitnet/1, about distorted test images.
+
+    Keeps accuracy at every strength, and how far confidence is from accuracy;
+    `report` draws both.
+    """
+    console = Console(highlight=False)
+    for version in versions:
+        session, facts = robustness.open_version(version)
+        dataset = load(sources.prepare(facts["dataset"], data_folder), data_folder, CPU)
+        with progress_bars(console) as progress:
+            found = robustness.measure(session, dataset.test, progress)
+        name = version.resolve().parent.name
+        source = {"model": name, "version": version.name, "dataset": dataset.name}
+        results.keep(results_folder / f"robustness-{name}.json", source | found)
+        console.print(robustness.table(name, found))
