@@ -187,7 +187,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, project: Path) -> Path:
 
 def robustness(root: Path, *versions: Path) -> Result:
     """Runs the command with its folders in `root`."""
-    folders = [f"--data={root}/data", f"--results={root}/results", f"--plots={root}/plots"]
+    folders = [f"--data={root}/data", f"--results={root}/results"]
     return CliRunner().invoke(main, ["robustness", *folders, *map(str, versions)])
 
 
@@ -242,13 +242,6 @@ def test_evidence(found: dict[str, Any]) -> None:
 
 
 @pytest.mark.usefixtures("found")
-def test_plots(root: Path) -> None:
-    """There is a picture of the distortions and one of the reliability, and nothing else."""
-    plots = sorted((root / "plots").iterdir())
-    assert [plot.name for plot in plots] == ["mine-reliability.png", "mine-robustness.png"]
-    assert all(plot.read_bytes().startswith(b"\x89PNG") for plot in plots)
-
-
 def refused(result: Result) -> str:
     """Returns what a failed command said: one line, and no trace."""
     assert result.exit_code == 1
