@@ -195,6 +195,7 @@ for command in (
     experiments.study,
     experiments.quantization,
     experiments.examine,
+    experiments.distorted,
     experiments.report,
     experiments.reproduce,
 ):

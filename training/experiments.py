@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 
-from training import latency, results, sources
+from training import latency, results, robustness, sources
 from training import study as studies
 from training.checkpoint import Run
 from training.config import recipe_named
@@ -28,10 +29,12 @@ from training.options import (
     models_option,
     option,
     pick_device,
+    progress_bars,
     recipe_option,
     results_option,
     runs_option,
 )
+from training.parity import open_session
 from training.quantization import SUFFIX
 from training.report import report as write_report
 from training.reproduce import reproduce as reproduce_all
@@ -156,6 +159,31 @@ def examine(folders: tuple[Path, ...], results_folder: Path, data_folder: Path) 
             f"{found['bytes']:,} bytes, {one_image(found)} for one image, "
             f"{images_per_second(found)} images/s in batches of 64"
         )
+
+
+@click.command("robustness")
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@results_option
+@data_option
+def distorted(*, folders: tuple[Path, ...], results_folder: Path, data_folder: Path) -> None:
+    """Ask exported versions, FOLDERS such as models/digitnet/1, about distorted test images.
+
+    Keeps accuracy at every strength, and how far confidence is from accuracy.
+    """
+    console = Console(highlight=False)
+    for folder in folders:
+        version = identify(folder)
+        session = open_session((folder / MODEL_FILE).read_bytes())
+        name = sources.prepare(version["metadata"]["dataset"], data_folder)
+        dataset = load(name, data_folder, CPU)
+        with progress_bars(console) as progress:
+            found = robustness.measure(session, dataset.test, progress)
+        source = {key: version[key] for key in ("name", "version", "sha256")}
+        results.keep(
+            results_folder / f"robustness-{version['name']}.json",
+            source | {"dataset": dataset.name} | found,
+        )
+        console.print(robustness.table(version["name"], found))
 
 
 @click.command()
