@@ -210,7 +210,7 @@ def test_what_is_kept(found: dict[str, Any], root: Path) -> None:
     answers = torch.from_numpy(logits(session, (test.images / 255).numpy())).softmax(1)
     confidence, digit = answers.max(1)
     right = digit == test.labels
-    assert [found[key] for key in ("model", "version", "dataset")] == ["mine", "3", "digits"]
+    assert [found[key] for key in ("name", "version", "dataset")] == ["mine", 3, "digits"]
     assert found["images"] == len(test)
     assert found["clean_accuracy"] == pytest.approx(right.double().mean().item())
     error = expected_calibration_error(confidence, right)
