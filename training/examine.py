@@ -37,8 +37,8 @@ def identify(folder: Path) -> dict[str, Any]:
         model = onnx.load_from_string(content)
     except (OSError, DecodeError) as error:
         raise TrainingError(
-            f"{folder / MODEL_FILE} is not there, or no ONNX model: name a version's folder, such "
-            "as models/digitnet/1."
+            f"{folder / MODEL_FILE} cannot be read: name a version that was exported, such as "
+            "models/digitnet/1."
         ) from error
     facts = {entry.key: entry.value for entry in model.metadata_props}
     if "architecture" not in facts or not number.isdecimal():

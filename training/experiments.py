@@ -34,6 +34,7 @@ from training.options import (
     results_option,
     runs_option,
 )
+from training.parity import open_session
 from training.quantization import SUFFIX
 from training.report import report as write_report
 from training.reproduce import reproduce as reproduce_all
@@ -160,6 +161,31 @@ def examine(folders: tuple[Path, ...], results_folder: Path, data_folder: Path) 
         )
 
 
+@click.command("robustness")
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@results_option
+@data_option
+def distorted(*, folders: tuple[Path, ...], results_folder: Path, data_folder: Path) -> None:
+    """Ask exported versions, FOLDERS such as models/digitnet/1, about distorted test images.
+
+    Keeps accuracy at every strength, and how far confidence is from accuracy.
+    """
+    console = Console(highlight=False)
+    for folder in folders:
+        version = identify(folder)
+        session = open_session((folder / MODEL_FILE).read_bytes())
+        name = sources.prepare(version["metadata"]["dataset"], data_folder)
+        dataset = load(name, data_folder, CPU)
+        with progress_bars(console) as progress:
+            found = robustness.measure(session, dataset.test, progress)
+        source = {key: version[key] for key in ("name", "version", "sha256")}
+        results.keep(
+            results_folder / f"robustness-{version['name']}.json",
+            source | {"dataset": dataset.name} | found,
+        )
+        console.print(robustness.table(version["name"], found))
+
+
 @click.command()
 @results_option
 @models_option
@@ -190,31 +216,3 @@ def reproduce(dataset: str, device: str, jobs: int, **folders: Path) -> None:
     """
     at = {name.removesuffix("_folder"): folder for name, folder in folders.items()}
     reproduce_all(at, dataset=dataset, device=device, jobs=jobs, say=click.echo)
-
-
-@click.command("robustness")
-@click.argument(
-    "versions",
-    metavar="FOLDER...",
-    nargs=-1,
-    required=True,
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-)
-@results_option
-@data_option
-def distorted(*, versions: tuple[Path, ...], results_folder: Path, data_folder: Path) -> None:
-    """Ask exported models, such as models/digitnet/1, about distorted test images.
-
-    Keeps accuracy at every strength, and how far confidence is from accuracy;
-    `report` draws both.
-    """
-    console = Console(highlight=False)
-    for version in versions:
-        session, facts = robustness.open_version(version)
-        dataset = load(sources.prepare(facts["dataset"], data_folder), data_folder, CPU)
-        with progress_bars(console) as progress:
-            found = robustness.measure(session, dataset.test, progress)
-        name = version.resolve().parent.name
-        source = {"model": name, "version": version.name, "dataset": dataset.name}
-        results.keep(results_folder / f"robustness-{name}.json", source | found)
-        console.print(robustness.table(name, found))

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -18,29 +17,9 @@ from torch import Tensor
 from training.calibration import expected_calibration_error, reliability
 from training.data import Split
 from training.distortions import DISTORTIONS, distort
-from training.errors import TrainingError
-from training.export import MODEL_FILE
-from training.parity import open_session
 
 BATCH = 1000
 SEED = 0  # of every distortion at every strength: all models are asked the same
-
-
-def open_version(folder: Path) -> tuple[onnxruntime.InferenceSession, dict[str, str]]:
-    """Opens an exported version, and returns it with what its metadata says.
-
-    Raises:
-        TrainingError: if `folder` holds no model that was exported here.
-    """
-    path = folder / MODEL_FILE
-    try:
-        session = open_session(path.read_bytes())
-        facts: dict[str, str] = session.get_modelmeta().custom_metadata_map
-    except Exception as error:  # onnxruntime's own have no common base
-        raise TrainingError(f"{path} cannot be read: name a version that was exported.") from error
-    if "dataset" not in facts:
-        raise TrainingError(f"{path} does not say what it was trained on: export it anew.")
-    return session, facts
 
 
 def measure(
