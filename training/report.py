@@ -60,7 +60,7 @@ def report(results: Path, models: Path, docs: Path) -> list[Path]:
         name = version.file["name"]
         pages[docs / f"models/{name}.md"] = _render("card.md.j2", facts | {"version": version})
         plots |= {docs / f"models/{name}-{what}.png": figure for what, figure in _plots(version)}
-    readme = docs.resolve().parent / "README.md"
+    readme = docs.parent / "README.md"
     if readme.exists():
         pages[readme] = _with_table(readme, _render("readme.md.j2", facts))
     for path, text in pages.items():
