@@ -27,7 +27,6 @@ class Study:
 
 
 STUDIES = (
-    Study("digitnet-l", "teacher", seeds=1),  # the bundled version 1 is what it exported
     Study("digitnet", "default", exports=("float",)),
     Study("digitnet", "fast"),
     Study("digitnet-s", "default", exports=("float",)),
