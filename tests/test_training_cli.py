@@ -72,6 +72,7 @@ def test_every_choice_is_a_flag(tmp_path: Path) -> None:
         "schedule": "one-cycle",
         "warmup": 0.3,
         "label_smoothing": 0.1,
+        "teacher": "models/digitnet-s/1",
         "ema_decay": 0.9,
         "precision": "bfloat16",
         "rotation": 5.0,
