@@ -24,7 +24,8 @@ OPERATORS = ["Conv", "Gemm", "MaxPool", "Relu", "Reshape"]
 # the golden inputs, and this much again. Integer sums are the same on every machine (see
 # `quantize`), but the first convolution's float sums may round an activation to the next
 # step: with pixels shaken in their last bits that moved a logit by up to a quarter of
-# the difference from PyTorch's, while weights that are a tenth off move it by four times as much.
+# the difference from PyTorch's, while weights that are a tenth off move it by three times as
+# much or more.
 MARGIN = 1.5
 
 
