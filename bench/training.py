@@ -86,7 +86,7 @@ def main(  # noqa: PLR0913 - one argument per flag
 
 def measure(dataset: Dataset, arch: str, recipe: Recipe, seed: int) -> dict[str, float]:
     """Trains from start to end, and returns how long that took and what came of it."""
-    images, _ = hold_out(dataset.train, recipe.validation, seed)
+    images, _ = hold_out(dataset.train, recipe.validation)
     trainer = Trainer(Run(arch, dataset.name, dataset.sha256, recipe, seed), images)
     started = now(trainer.device)
     for _ in range(recipe.epochs):

@@ -91,7 +91,7 @@ def test_gradients_of_one_process(place: Workplace, tmp_path: Path) -> None:
 
     No batch can be halved, and the last of each epoch has one image: none for the second process.
     """
-    rest, _ = hold_out(load("digits", place.data, torch.device("cpu")).train, 0.05, seed=0)
+    rest, _ = hold_out(load("digits", place.data, torch.device("cpu")).train, 0.05)
     size = next(size for size in range(31, len(rest), 2) if len(rest) % size == 1)
     flags = ["--arch=tiny", "--seed=0", f"--batch-size={size}", "--validation=0.05"]
     flags += ["--optimizer=sgd", "--learning-rate=0.05", "--epochs=2"]

@@ -25,7 +25,7 @@ class Run:
         dataset: the data set's name.
         dataset_sha256: the hash of the data set's files.
         recipe: every choice but the seed.
-        seed: of the weights, the split, the order and the augmentation.
+        seed: of the weights, the order and the augmentation.
     """
 
     arch: str

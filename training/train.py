@@ -58,7 +58,7 @@ def train(  # noqa: PLR0913 - a run's parts are told apart by name
         TrainingError: if the checkpoint to resume is missing, damaged, or of
             another run, or if the folder cannot be written.
     """
-    rest, held_out = hold_out(dataset.train, run.recipe.validation, run.seed)
+    rest, held_out = hold_out(dataset.train, run.recipe.validation)
     trainer = Trainer(run, rest)
     checkpoint = Checkpoint(run=run, git_commit=git_commit)
     if resume:
