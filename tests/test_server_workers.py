@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -179,12 +180,18 @@ def test_sigterm_at_the_start_is_obeyed(
 
 
 def test_workers_do_not_outlive_their_supervisor(server: Server) -> None:
-    """When it is killed without a word, they drain and leave by themselves."""
+    """When it is killed without a word, they drain and leave, and so do its temporary files."""
     pids = workers(server)
+    environment = Path(f"/proc/{pids[0]}/environ").read_text()
+    found = re.search(r"\bPROMETHEUS_MULTIPROC_DIR=([^\0]+)", environment)
+    assert found is not None
+    metrics = Path(found[1])
+    assert metrics.is_dir()
     server.process.kill()
     server.process.wait()
     until(lambda: all(has_left(pid) for pid in pids))
     assert len(events(server, "stopped")) == 2
+    assert not metrics.exists()
 
 
 def test_workers_that_cannot_start_end_it(tmp_path: Path) -> None:
