@@ -1,5 +1,10 @@
 """`python -m client`."""
 
-from client.cli import main
+import sys
+
+try:
+    from client.cli import main
+except KeyboardInterrupt:  # importing takes a while, in which Ctrl-C is no fault either
+    sys.exit(130)
 
 main()

@@ -126,12 +126,12 @@ def evaluate(
         return answers
 
     start = time.perf_counter()
-    with ThreadPoolExecutor(plan.concurrency) as pool:
-        try:
-            answers = [answer for part in pool.map(run, parts) for answer in part]
-        except BaseException:
-            stop.set()
-            raise
+    pool = ThreadPoolExecutor(plan.concurrency)
+    try:
+        answers = [answer for part in pool.map(run, parts) for answer in part]
+    finally:
+        stop.set()
+        pool.shutdown(wait=False)  # calls under way end with the client
     seconds = time.perf_counter() - start
     predictions = [prediction for several, _ in answers for prediction in several]
     return Evaluation(

@@ -1,6 +1,7 @@
 """One of several server processes, under `server.supervisor`."""
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -22,4 +23,6 @@ def run(config: Config) -> None:
 
 def _leave_with_the_supervisor() -> None:
     sys.stdin.read()  # ends when the supervisor does
+    # If it was killed, nobody else clears its metrics away.
+    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
 import numpy as np
@@ -25,30 +26,44 @@ ROOT = Path(__file__).parent.parent
 THREADS = 8
 BLANK = np.zeros(784)
 
+Outcome = TypeVar("Outcome")
+
 
 def main(target: str, *, plain: bool) -> None:
     """Calls `target` from `THREADS` threads."""
-    with _plain(target) if plain else _digit_client(target) as ask:
-        outcomes: Counter[str] = Counter([ask()])
-        leaving = threading.Event()
-
-        def call() -> None:
-            while not leaving.is_set():
-                outcomes[ask()] += 1
-
-        threads = [threading.Thread(target=call) for _ in range(THREADS)]
-        for thread in threads:
-            thread.start()
-        print("calling", flush=True)  # noqa: T201 - `calling` reads it
-        sys.stdin.read()
-        leaving.set()
-        for thread in threads:
-            thread.join()
+    with _plain(target) if plain else digit_client(target) as ask:
+        first = ask()
+        with asking(ask, THREADS) as outcomes:
+            print("calling", flush=True)  # noqa: T201 - `calling` reads it
+            sys.stdin.read()
+    outcomes[first] += 1
     print(json.dumps(outcomes))  # noqa: T201 - as above
 
 
 @contextmanager
-def _digit_client(target: str) -> Iterator[Callable[[], str]]:
+def asking(ask: Callable[[], Outcome], threads: int) -> Iterator[Counter[Outcome]]:
+    """Asks without a pause from so many threads; yields how often each outcome came."""
+    outcomes: Counter[Outcome] = Counter()
+    leaving = threading.Event()
+
+    def call() -> None:
+        while not leaving.is_set():
+            outcomes[ask()] += 1
+
+    callers = [threading.Thread(target=call) for _ in range(threads)]
+    for caller in callers:
+        caller.start()
+    try:
+        yield outcomes
+    finally:
+        leaving.set()
+        for caller in callers:
+            caller.join()
+
+
+@contextmanager
+def digit_client(target: str) -> Iterator[Callable[[], str]]:
+    """Yields what asks for one prediction with the client."""
     with DigitClient(target) as client:
 
         def ask() -> str:

@@ -142,6 +142,21 @@ def _starter(
         server.process.wait(30)
 
 
+def start_and_fail(*flags: str) -> tuple[int, str]:
+    """Runs a server that cannot start; returns its exit code and what it says."""
+    process = subprocess.run(
+        [sys.executable, "-m", "server", "--port", "0", *flags],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,  # without a terminal to ask on
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "Traceback" not in process.stderr
+    return process.returncode, process.stderr
+
+
 def log_line(server: Server, event: str) -> str:
     """The first line of a server's log that has an event, waited for."""
     until(lambda: event in server.log.read_text())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -14,8 +15,10 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from conftest import until
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from PIL import Image, ImageOps
+from test_client_calls import Script, serving
 
 from client.mnist import FILES, MNIST_SHA256, load
 from client.samples import draw
@@ -161,13 +164,10 @@ def test_pictures_are_recognised(run: Run, server: Any, tmp_path: Path) -> None:
     assert [one["label"] for one in predictions] == [None, None]
 
 
-@pytest.mark.parametrize("mode", ["unary", "stream"])
-def test_evaluate_finds_the_accuracy_of_the_metadata(
-    run: Run, server: Any, mnist: Path, mode: str
-) -> None:
-    """All 10,000 test images over gRPC give the accuracy measured at export, to the last one."""
+def test_evaluate_tells_scripts_all_it_found(run: Run, server: Any, mnist: Path) -> None:
+    """What it says of 10,000 test images fits together, and with what was measured at export."""
     process = run(
-        *("evaluate", "--server", server.address, "--data", mnist, "--mode", mode, "--json"),
+        *("evaluate", "--server", server.address, "--data", mnist, "--mode", "batch", "--json"),
     )
     assert process.returncode == 0, process.stderr
     answer = json.loads(process.stdout)
@@ -179,7 +179,7 @@ def test_evaluate_finds_the_accuracy_of_the_metadata(
     assert all(labels[one["index"]] == one["label"] != one["digit"] for one in answer["mistakes"])
     latencies = answer["latency_ms"]
     assert 0 < latencies["p50"] <= latencies["p90"] <= latencies["p99"]
-    assert answer["mode"] == mode
+    assert answer["mode"] == "batch"
 
 
 def test_evaluate_draws(run: Run, server: Any, mnist: Path, tmp_path: Path) -> None:
@@ -218,6 +218,25 @@ def test_one_image_of_difference_fails(run: Run, liar: tuple[Liar, str], digits:
     assert process.returncode == 1
     assert "had 4 of these images right when it was exported, and now 3" in process.stderr
     assert json.loads(process.stdout)["correct"] == 3
+
+
+@pytest.mark.parametrize("mode", ["unary", "batch", "stream"])
+def test_ctrl_c_ends_it_at_once(project: Path, digits: Path, mode: str) -> None:
+    """A real SIGINT is 130 without a trace, however long the server would have taken."""
+    script = Script()
+    script.held.clear()
+    # Shells start what runs in the background with SIGINT ignored, and the child would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with serving(script) as address:
+        command = [sys.executable, "-m", "client", "evaluate", "--server", address]
+        command += ["--dataset", "digits", "--data", str(digits), "--mode", mode]
+        process = subprocess.Popen(
+            [*command, "--timeout", "3600"], cwd=project, stderr=subprocess.PIPE, text=True
+        )
+        until(lambda: script.requests)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert (process.returncode, said.strip()) == (130, "")
 
 
 def test_another_data_set_is_said_and_not_compared(

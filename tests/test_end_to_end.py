@@ -33,8 +33,8 @@ def test_the_whole_chain_on_the_embedded_digits(
     """Without MNIST and without a network, what was trained is what is served."""
     data, runs, models = (str(tmp_path / name) for name in ("data", "runs", "models"))
     chosen = ("--arch", "tiny", "--data", data, "--runs", runs)
-    run("training", "train", *chosen, "--dataset", "digits", "--epochs", "10")
-    run("training", "export", *chosen, "--models", models)
+    train = ("train", *chosen, "--dataset", "digits", "--epochs", "10")
+    run("training", *train, "export", *chosen, "--models", models)
     server = start_server("--models", models, "--default-model", "tiny")
     evaluate = ("client", "evaluate", "--server", server.address, "--data", data, "--json")
     answer = json.loads(run(*evaluate, "--dataset", "digits"))

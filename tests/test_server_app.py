@@ -1,11 +1,8 @@
 """A server's life as its caller and its operator see it: start, health, refusal, leaving."""
 
-import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from conftest import start_and_fail
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
@@ -37,20 +35,6 @@ def channel(server: Any) -> Iterator[grpc.Channel]:
     """A channel to the bundled model's server."""
     with grpc.insecure_channel(server.address) as channel:
         yield channel
-
-
-def start_and_fail(project: Path, *flags: str, **env: str) -> tuple[int, str]:
-    """Runs a server that cannot start; returns its exit code and what it says."""
-    process = subprocess.run(
-        [sys.executable, "-m", "server", *flags],
-        cwd=project,
-        env=os.environ | env,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert "Traceback" not in process.stderr
-    return process.returncode, process.stderr
 
 
 @pytest.mark.parametrize(
@@ -140,34 +124,34 @@ def test_accepted_calls_finish_while_new_ones_go_elsewhere(
     assert server.process.wait(30) == 0
 
 
-def test_a_port_in_use_is_said(project: Path, server: Any, bundled_models: Path) -> None:
+def test_a_port_in_use_is_said(server: Any, bundled_models: Path) -> None:
     """Exit code 1 and one sentence that names the port and the flag."""
     port = server.address.rpartition(":")[2]
-    code, said = start_and_fail(project, "--port", port, "--models", str(bundled_models))
+    code, said = start_and_fail("--port", port, "--models", str(bundled_models))
     assert code == 1
     assert f"Cannot listen on 127.0.0.1:{port}" in said
     assert "--port" in said
 
 
-def test_nothing_to_serve_is_said(project: Path, tmp_path: Path) -> None:
+def test_nothing_to_serve_is_said(tmp_path: Path) -> None:
     """An empty models directory is exit code 1 and what to do."""
-    code, said = start_and_fail(project, "--port", "0", "--models", str(tmp_path))
+    code, said = start_and_fail("--models", str(tmp_path))
     assert code == 1
     assert "No version of model 'digitnet'" in said
     assert "make train export" in said
 
 
-def test_a_missing_models_directory_is_said(project: Path, tmp_path: Path) -> None:
+def test_a_missing_models_directory_is_said(tmp_path: Path) -> None:
     """A directory that is not there is a usage error."""
-    code, said = start_and_fail(project, "--models", str(tmp_path / "nowhere"))
+    code, said = start_and_fail("--models", str(tmp_path / "nowhere"))
     assert code == 2
     assert "--models" in said
 
 
-def test_a_corrupt_model_alone_is_said(project: Path, models: Path) -> None:
+def test_a_corrupt_model_alone_is_said(models: Path) -> None:
     """The only version being corrupt is exit code 1, and the log says what is wrong with it."""
     (models / "digitnet/1/model.onnx").write_bytes(b"no onnx")
-    code, said = start_and_fail(project, "--port", "0", "--models", str(models))
+    code, said = start_and_fail("--models", str(models))
     assert code == 1
     assert "model.onnx cannot be loaded" in said
 

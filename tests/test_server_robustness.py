@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import grpc
 import numpy as np
 import pytest
+from callers import asking, digit_client
 from conftest import Server, StartServer, connections, scrape, until
 from google.rpc.error_details_pb2 import RetryInfo
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -21,7 +22,6 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 from infer_requests import request as infer_request
 
-from client import ClientError, DigitClient
 from proto.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from proto.mnist.v1 import prediction_service_pb2 as pb
 from proto.mnist.v1.prediction_service_pb2_grpc import PredictionServiceStub
@@ -222,24 +222,10 @@ def busy(server: Server, callers: int) -> Iterator[Counter[grpc.StatusCode]]:
     """Keeps the model running one big batch after the other. Yields how they ended."""
     request = pb.PredictBatchRequest(pixels=np.zeros(BIG_BATCH * 784, np.float32))
     options = [*OWN_CONNECTION, ("grpc.max_receive_message_length", -1)]
-    outcomes: Counter[grpc.StatusCode] = Counter()
-    leaving = threading.Event()
-
-    def call() -> None:
-        with grpc.insecure_channel(server.address, options) as channel:
-            stub = PredictionServiceStub(channel)
-            while not leaving.is_set():
-                outcomes[stub.PredictBatch.future(request).code()] += 1
-
-    threads = [threading.Thread(target=call) for _ in range(callers)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield outcomes
-    finally:
-        leaving.set()
-        for thread in threads:
-            thread.join()
+    with grpc.insecure_channel(server.address, options) as channel:
+        stub = PredictionServiceStub(channel)
+        with asking(lambda: stub.PredictBatch.future(request).code(), callers) as outcomes:
+            yield outcomes
 
 
 def dropped(server: Server, reason: str) -> float:
@@ -333,27 +319,10 @@ def test_a_rolling_restart_loses_no_call(start_server: StartServer, bundled_mode
     servers = [start_server(*flags) for _ in range(2)]
     ports = [server.address.rpartition(":")[2] for server in servers]
     target = "ipv4:" + ",".join(server.address for server in servers)
-    outcomes: Counter[str] = Counter()
-    leaving = threading.Event()
-
-    def call(client: DigitClient) -> None:
-        while not leaving.is_set():
-            try:
-                client.predict(np.zeros(784))
-            except ClientError as error:
-                outcomes[repr(error)] += 1
-            else:
-                outcomes["answered"] += 1
-
-    with DigitClient(target) as client, ThreadPoolExecutor(16) as pool:
-        for _ in range(16):
-            pool.submit(call, client)
-        try:
-            for index, port in [*enumerate(ports)] * 2:
-                answered = outcomes["answered"]
-                until(lambda: outcomes["answered"] > answered + 200)  # noqa: B023 - called at once
-                assert servers[index].stop() == 0
-                servers[index] = start_server(*flags, "--port", port)
-        finally:
-            leaving.set()
-    assert set(outcomes) == {"answered"}
+    with digit_client(target) as ask, asking(ask, 16) as outcomes:
+        for index, port in [*enumerate(ports)] * 2:
+            answered = outcomes.total()
+            until(lambda: outcomes.total() > answered + 200)  # noqa: B023 - called at once
+            assert servers[index].stop() == 0
+            servers[index] = start_server(*flags, "--port", port)
+    assert {outcome.split()[0] for outcome in outcomes} == {"1"}

@@ -1,8 +1,6 @@
 """Who is talked to, and who may call: TLS, client certificates and tokens, over real sockets."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from conftest import Server, StartServer, log_line, scrape, until
+from conftest import Server, StartServer, log_line, scrape, start_and_fail, until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -114,21 +112,6 @@ def test_a_broken_renewal_keeps_the_certificate(
     assert server.log.read_text().count("certificates renewed") == 1
 
 
-def start_and_fail(project: Path, *flags: str) -> tuple[int, str]:
-    """Runs a server that cannot start, with nobody at the keyboard; returns its code and words."""
-    process = subprocess.run(
-        [sys.executable, "-m", "server", "--port", "0", *flags],
-        cwd=project,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,  # without a terminal to ask on
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert "Traceback" not in process.stderr
-    return process.returncode, process.stderr
-
-
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
@@ -141,13 +124,13 @@ def start_and_fail(project: Path, *flags: str) -> tuple[int, str]:
     ],
 )
 def test_half_a_protection_is_a_usage_error(
-    project: Path, certificates: Path, tmp_path: Path, flags: str, sentence: str
+    certificates: Path, tmp_path: Path, flags: str, sentence: str
 ) -> None:
     """Exit code 2 and a sentence: nobody believes to be protected who is not."""
     folder = shutil.copytree(certificates, tmp_path / "certificates")
     (folder / "tokens").write_text("secret\n")
     words = [str(folder / word) if (folder / word).exists() else word for word in flags.split()]
-    code, said = start_and_fail(project, *words)
+    code, said = start_and_fail(*words)
     assert code == 2
     assert sentence in " ".join(said.split())
 
@@ -166,7 +149,7 @@ NO_PAIR = "are not a certificate and its unencrypted key in PEM form: check --tl
     ],
 )
 def test_files_that_do_not_protect_are_said(
-    project: Path, certificates: Path, tmp_path: Path, damage: str, sentence: str
+    certificates: Path, tmp_path: Path, damage: str, sentence: str
 ) -> None:
     """Exit code 1 and a sentence that names the files, and nobody is asked for a passphrase."""
     folder = Path(shutil.copytree(certificates, tmp_path / "certificates"))
@@ -184,7 +167,7 @@ def test_files_that_do_not_protect_are_said(
         case "no authority":
             (folder / "ca.pem").write_text("no certificate")
     authority = ("--tls-client-ca", str(folder / "ca.pem"))
-    code, said = start_and_fail(project, *tls_flags(folder), *authority)
+    code, said = start_and_fail(*tls_flags(folder), *authority)
     assert code == 1
     assert sentence in said
     assert "pass phrase" not in said
@@ -329,10 +312,10 @@ def test_tokens_are_rotated_by_rewriting_the_file(
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "\n \n"])
-def test_a_file_without_a_token_is_said(project: Path, tokens: Path, text: str) -> None:
+def test_a_file_without_a_token_is_said(tokens: Path, text: str) -> None:
     """Exit code 1 and a sentence, rather than a server that lets in nobody or everybody."""
     tokens.write_text(text)
-    code, said = start_and_fail(project, "--auth-token-file", str(tokens))
+    code, said = start_and_fail("--auth-token-file", str(tokens))
     assert code == 1
     assert "has no token: write one a line" in said
 

@@ -2,23 +2,31 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
-from conftest import Server, StartServer, connections, log_line, scrape, until
+from callers import asking, digit_client
+from conftest import (
+    Server,
+    StartServer,
+    connections,
+    log_line,
+    scrape,
+    start_and_fail,
+    until,
+)
 
-from client import ClientError, DigitClient
 from proto.mnist.v1 import prediction_service_pb2 as pb
 from proto.mnist.v1.prediction_service_pb2_grpc import PredictionServiceStub
 from server import cpus
@@ -77,33 +85,6 @@ def kill(server: Server, pid: int) -> None:
     until(lambda: len(events(server, "serving")) == serving + 1)
 
 
-@contextmanager
-def load(address: str) -> Iterator[Counter[str]]:
-    """Calls without a pause from four clients. Yields how many calls ended in which way."""
-    outcomes: Counter[str] = Counter()
-    stopping = threading.Event()
-
-    def call() -> None:
-        with DigitClient(address) as client:
-            while not stopping.is_set():
-                try:
-                    client.predict(np.zeros(784))
-                except ClientError as error:
-                    outcomes[repr(error)] += 1
-                else:
-                    outcomes["answered"] += 1
-
-    threads = [threading.Thread(target=call) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield outcomes
-    finally:
-        stopping.set()
-        for thread in threads:
-            thread.join()
-
-
 def test_they_share_the_connections_and_count_together(server: Server) -> None:
     """Both have some of many connections, and /metrics has the sum, also when one has died."""
     answered = (
@@ -133,12 +114,12 @@ def test_they_share_the_connections_and_count_together(server: Server) -> None:
 
 def test_the_death_of_a_worker_loses_no_call(server: Server) -> None:
     """The client's retries bridge it, when whichever worker is busiest is killed."""
-    with load(server.address) as outcomes:
+    with digit_client(server.address) as ask, asking(ask, 4) as outcomes:
         for _ in range(3):
-            answered = outcomes["answered"]
-            until(lambda: outcomes["answered"] > answered + 100)  # noqa: B023 - called at once
+            answered = outcomes.total()
+            until(lambda: outcomes.total() > answered + 100)  # noqa: B023 - called at once
             kill(server, max(workers(server), key=lambda pid: connections_of(server, pid)))
-    assert set(outcomes) == {"answered"}
+    assert {outcome.split()[0] for outcome in outcomes} == {"1"}
 
 
 def test_a_worker_that_dies_is_replaced_with_patience(server: Server) -> None:
@@ -199,30 +180,23 @@ def test_sigterm_at_the_start_is_obeyed(
 
 
 def test_workers_do_not_outlive_their_supervisor(server: Server) -> None:
-    """When it is killed without a word, they drain and leave by themselves."""
+    """When it is killed without a word, they drain and leave, and so do its temporary files."""
     pids = workers(server)
+    environment = Path(f"/proc/{pids[0]}/environ").read_text()
+    found = re.search(r"\bPROMETHEUS_MULTIPROC_DIR=([^\0]+)", environment)
+    assert found is not None
+    metrics = Path(found[1])
+    assert metrics.is_dir()
     server.process.kill()
     server.process.wait()
     until(lambda: all(has_left(pid) for pid in pids))
     assert len(events(server, "stopped")) == 2
+    assert not metrics.exists()
 
 
-def start_and_fail(project: Path, *flags: str) -> tuple[int, str]:
-    """Runs a server that cannot start; returns its exit code and what it says."""
-    process = subprocess.run(
-        [sys.executable, "-m", "server", *flags],
-        cwd=project,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert "Traceback" not in process.stderr
-    return process.returncode, process.stderr
-
-
-def test_workers_that_cannot_start_end_it(project: Path, tmp_path: Path) -> None:
+def test_workers_that_cannot_start_end_it(tmp_path: Path) -> None:
     """Exit code 1, a sentence of the supervisor's, and the worker's own that says why."""
-    code, said = start_and_fail(project, "--port", "0", "--workers", "2", "--models", str(tmp_path))
+    code, said = start_and_fail("--workers", "2", "--models", str(tmp_path))
     assert code == 1
     assert "A worker could not start: the log above says why." in said
     assert "No version of model 'digitnet'" in said
@@ -231,22 +205,21 @@ def test_workers_that_cannot_start_end_it(project: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize("ours", ["1", "2"])
 @pytest.mark.parametrize("theirs", ["1", "2"])
 def test_a_port_in_use_is_not_shared_with_strangers(
-    project: Path, start_server: StartServer, bundled_models: Path, ours: str, theirs: str
+    start_server: StartServer, bundled_models: Path, ours: str, theirs: str
 ) -> None:
     """Whether one or both would share it with workers, the second server is refused."""
     holder = start_server("--models", str(bundled_models), "--workers", theirs)
     port = holder.address.rpartition(":")[2]
-    code, said = start_and_fail(project, "--port", port, "--workers", ours)
+    code, said = start_and_fail("--port", port, "--workers", ours)
     assert code == 1
     assert f"Cannot listen on 127.0.0.1:{port}" in said
     assert holder.stop() == 0
 
 
-def test_a_metrics_port_in_use_is_said(project: Path, server: Server) -> None:
+def test_a_metrics_port_in_use_is_said(server: Server) -> None:
     """Exit code 1 and a sentence that names the flag, before any worker is started."""
     port = str(events(server, "exporting metrics")[0]["port"])
-    flags = ("--port", "0", "--workers", "2", "--metrics-port", port)
-    code, said = start_and_fail(project, *flags)
+    code, said = start_and_fail("--workers", "2", "--metrics-port", port)
     assert code == 1
     assert f"Cannot export metrics on 127.0.0.1:{port}" in said
     assert "--metrics-port" in said

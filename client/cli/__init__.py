@@ -10,7 +10,7 @@ from client.cli.status import health, models
 @click.group(
     epilog="Exit codes: 0 fine; 1 the request or its input was refused, or the answer is bad; "
     "2 the command was called wrongly; 3 no server answered, in time or at all, or it is not "
-    "serving.",
+    "serving; 130 it was interrupted.",
     context_settings={"max_content_width": 100},
 )
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ import click
 
 from client import TLS, AccessDenied, ClientError, DeadlineExceeded, DigitClient, Unavailable
 from client.mnist import CHOICES, Dataset, DatasetError, load
+
+INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -146,6 +149,8 @@ def connection_options(command: Callable[..., None]) -> Callable[..., None]:
         try:
             token = token_file.read_text(errors="replace").strip() if token_file else None
             command(connection=Connection(server, timeout, tls, token), **options)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
         except DatasetError as error:
             raise Failure(str(error)) from error
         except OSError as error:
