@@ -70,6 +70,12 @@ def same(one: Path, other: Path, *, tolerance: float) -> bool:
     )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    """Trains on one thread here, as each of two processes does."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="module")
 def place(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     """The project, and a data folder with the embedded digits."""
