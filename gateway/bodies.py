@@ -12,6 +12,7 @@ from msgspec import DecodeError, ValidationError
 from msgspec.json import Decoder
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 
 from client import FieldViolation, InvalidInput
 from gateway.problems import RETRY_SECONDS
@@ -86,7 +87,7 @@ async def parsed(request: Request, decoder: Decoder[_Body], *, most: int, second
         seconds: what it may take to come.
 
     Raises:
-        HTTPException: it is no JSON, too large, or too slow.
+        HTTPException: it is no JSON, too large, too slow, or not whole.
         InvalidInput: it is not what it should be.
     """
     if _media_type(request) != JSON:
@@ -115,7 +116,7 @@ async def uploaded(request: Request, *, most: int, seconds: float) -> bytes:
         seconds: what it may take to come.
 
     Raises:
-        HTTPException: it is no picture by its content type, too large, or too slow.
+        HTTPException: it is no picture by its content type, too large, too slow, or not whole.
     """
     media_type = _media_type(request)
     if media_type not in (*PICTURES, FORM):
@@ -137,6 +138,10 @@ async def _read(request: Request, most: int, seconds: float) -> bytes:
                 content += chunk
                 if len(content) > most:
                     raise too_large
+    except ClientDisconnect as error:  # nobody hears it, and it is nothing for the log
+        raise HTTPException(
+            HTTPStatus.BAD_REQUEST, "The body ended early: send all of it."
+        ) from error
     except TimeoutError as error:
         raise HTTPException(
             HTTPStatus.REQUEST_TIMEOUT,

@@ -20,12 +20,12 @@ def router() -> APIRouter:
     """Returns the routes of those pages that are nothing else besides."""
     router = APIRouter(include_in_schema=False, default_response_class=FileResponse)
 
-    @router.get("/")
+    @router.api_route("/", methods=["GET", "HEAD"])
     async def index() -> FileResponse:
         """Draw a digit."""
         return page("index")
 
-    @router.get("/docs")
+    @router.api_route("/docs", methods=["GET", "HEAD"])
     async def docs() -> FileResponse:
         """Read about the paths, and try them."""
         return page("docs")

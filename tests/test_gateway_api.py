@@ -160,6 +160,17 @@ def test_browsers_get_pages(http: httpx.Client) -> None:
     assert http.get("/static/%2e%2e/app.py").status_code == 404
 
 
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_pages_can_be_asked_about(http: httpx.Client, path: str) -> None:
+    """HEAD is answered as GET is, without a body."""
+    asked, got = http.head(path), http.get(path)
+    ours = {"x-request-id", "date"}  # of each request
+    assert (asked.status_code, asked.content) == (200, b"")
+    assert [one for one in asked.headers.multi_items() if one[0] not in ours] == [
+        one for one in got.headers.multi_items() if one[0] not in ours
+    ]
+
+
 @pytest.mark.parametrize(
     "path", ["/", "/docs", "/samples", "/static/draw.js", "/models", "/nothing", "/predict"]
 )

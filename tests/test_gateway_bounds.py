@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from conftest import Server, StartServer
+from conftest import Server, StartServer, until
 from PIL import Image
 from test_client_calls import Script, serving
 
@@ -196,6 +196,24 @@ def test_a_body_that_never_comes_is_not_waited_for(
         answer = b"".join(iter(lambda: half.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"The body did not come in time" in answer
+
+
+def test_who_hangs_up_leaves_no_trace(gateway: Server) -> None:
+    """A body that ends early is a caller gone, and nothing that the log need explain."""
+
+    def refused() -> float:
+        page = httpx.get(f"{gateway.address}/metrics").text
+        sample = r'mnist_gateway_requests_total{path="/predict/batch",status="400"} (\S+)'
+        return sum(map(float, re.findall(sample, page)))
+
+    before, said = refused(), gateway.log.read_text()
+    with connected(gateway) as half:
+        half.sendall(
+            b"POST /predict/batch HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"content-length: 100\r\n\r\n{"
+        )
+    until(lambda: refused() > before)
+    assert gateway.log.read_text() == said
 
 
 def test_more_than_can_be_held_are_told_to_come_back(start_gateway: StartServer) -> None:

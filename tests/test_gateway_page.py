@@ -1,5 +1,6 @@
 """The pages in a real browser: Debian's Chromium, where it is installed."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -10,13 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import Server, StartServer
+from conftest import Server, StartServer, until
 from playwright.sync_api import (
     Browser,
     BrowserContext,
     ConsoleMessage,
+    Error,
     Page,
     Request,
+    Route,
     expect,
     sync_playwright,
 )
@@ -55,6 +58,15 @@ PHONE: dict[str, Any] = {
 }
 # Where the README's screenshot goes; see the Makefile.
 SCREENSHOT = "MNIST_GATEWAY_SCREENSHOT"
+
+# What the page asks about a drawing.
+ASKED = "**/predict/image?"
+# Lets a page's timers go off early, and keeps what they were set to, in ms.
+HASTE = """() => {
+  const { setTimeout } = window;
+  window.waited = [];
+  window.setTimeout = (call, wait) => setTimeout(call, waited.push(wait) && wait / 50);
+}"""
 
 Visit = Callable[..., Page]
 
@@ -226,7 +238,7 @@ def two_versions(bundled_models: Path, tmp_path: Path) -> Path:
 def test_what_the_model_sees_is_shown(visit: Visit) -> None:
     """The small picture is the very image that was recognised."""
     page = visit()
-    with page.expect_response("**/predict/image?") as last:
+    with page.expect_response(ASKED) as last:
         write(page, [[(.5, .2), (.5, .2)]])  # fmt: skip
     expect(page.locator("#bars")).to_have_attribute("aria-busy", "false")
     shown = page.evaluate(
@@ -243,15 +255,73 @@ def test_what_the_model_sees_is_shown(visit: Visit) -> None:
 def test_a_stale_answer_never_shows(visit: Visit) -> None:
     """An answer that was asked for before the sheet was cleared is not for what it shows now."""
     page = visit()
-    page.route("**/predict/image?", lambda _: None)  # which holds it
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route(ASKED, hold)
     write(page, HANDS["upright"][8])
-    page.wait_for_function("() => document.querySelector('#bars').ariaBusy === 'true'")
+    until(lambda: page.evaluate("true") and held)  # to ask the page anything lets it be heard
     page.get_by_role("button", name="Clear").click()
     expect(page.locator("#bars")).to_have_attribute("aria-busy", "false")
-    page.unroute("**/predict/image?")  # which lets it go on
+    with contextlib.suppress(Error):  # as the page has given it up
+        held[0].continue_()
+    page.evaluate("fetch('/samples').then(() => new Promise(requestAnimationFrame))")
     expect_answer(page, None)
+    page.unroute(ASKED)
     write(page, HANDS["upright"][1])
     expect_answer(page, 1)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_it_asks_again_once_it_has_waited(visit: Visit, status: int) -> None:
+    """It waits as long as it is asked to, though not for an hour, then asks for what is newest."""
+    page = visit()
+    page.evaluate(HASTE)
+    waits = ["7", "3600"]
+
+    def refuse(route: Route) -> None:
+        if waits:
+            headers = {"retry-after": waits.pop(0)}
+            route.fulfill(status=status, headers=headers, json={"detail": "Later."})
+        else:
+            route.continue_()
+
+    page.route(ASKED, refuse)
+    page.keyboard.press("4")
+    until(lambda: page.evaluate("waited.includes(7000)"))
+    page.keyboard.press("7")
+    expect_answer(page, 7)
+    assert page.evaluate("Math.max(...waited)") == 10_000
+    visit.complaints.clear()  # type: ignore[attr-defined] # of the refusals: see `visit`
+
+
+def test_what_is_no_answer_is_a_sentence(visit: Visit) -> None:
+    """What a proxy says in the gateway's place does not end the page: the next answer counts."""
+    page = visit()
+    page.route(ASKED, lambda route: route.fulfill(body="<h1>Hello</h1>"))
+    write(page, SLANTED[1][:1])
+    expect(page.locator("#problem")).to_have_text(re.compile("no answer of the gateway's"))
+    page.unroute(ASKED)
+    write(page, SLANTED[1][1:])
+    expect_answer(page, 1)
+
+
+def test_a_key_may_come_early(visit: Visit) -> None:
+    """A key that is pressed before its sample is known writes it then."""
+    page = visit("/docs")
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/samples", hold)
+    page.goto("/")
+    page.keyboard.press("4")
+    until(lambda: page.evaluate("true") and held)
+    held[0].continue_()
+    expect_answer(page, 4)
 
 
 def test_it_recovers_by_itself(

@@ -31,14 +31,14 @@ STUDIES = (
     Study("digitnet", "fast"),
     Study("digitnet-s", "default", exports=("float",)),
     Study("digitnet-l", "default", seeds=3, exports=("float",)),
-    Study("tiny", "default"),
-    Study("tiny", "best", exports=("float",)),
-    Study("dropout", "default"),
-    Study("dropout", "best", exports=("float",)),
-    Study("light", "default"),
-    Study("light", "best", exports=("float",)),
-    Study("gap", "default"),
-    Study("gap", "best", exports=("float",)),
+    Study("tiny", "default", exports=("float",)),
+    Study("tiny", "best"),
+    Study("dropout", "default", exports=("float",)),
+    Study("dropout", "best"),
+    Study("light", "default", exports=("float",)),
+    Study("light", "best"),
+    Study("gap", "default", exports=("float",)),
+    Study("gap", "best"),
 )
 
 

@@ -19,6 +19,7 @@ export class Answer {
     return row;
   });
   #glyphs = [];
+  #shown = [];
   #seen = [];
   #speaking = 0;
 
@@ -31,8 +32,8 @@ export class Answer {
   // How the model writes: the strokes of each digit.
   learn(strokes) {
     this.#glyphs = strokes.map(glyph);
-    for (const group of this.#glyphs) group.style.opacity = 0;
     element("answer").replaceChildren(...this.#glyphs);
+    this.#probabilities(...this.#shown);
   }
 
   show({ predicted_digit: digit, confidence, probabilities, pixels, took, ...answer }) {
@@ -68,6 +69,7 @@ export class Answer {
       this.#rows[digit].classList.toggle("first", digit === first);
       if (this.#glyphs[digit]) this.#glyphs[digit].style.opacity = probability;
     }
+    this.#shown = [probabilities, first];
   }
 
   #see(pixels, words) {

@@ -10,6 +10,7 @@ const answer = new Answer();
 const reader = new Reader();
 const sheet = new Sheet(element("sheet"));
 let samples = [];
+let pressed = ""; // a key whose sample was not known by then
 let frame = 0;
 
 // At most one question a frame, however often the pen reports.
@@ -30,7 +31,7 @@ function read() {
 
 async function learn() {
   const [shown, known] = await Promise.all([reader.get("/samples"), reader.get("/models")]);
-  if (!shown || !known) return; // the server is gone, and once it is back this is tried again
+  if (!shown || !known) return;
   samples = shown.samples;
   answer.learn(samples.map((sample) => sample.strokes));
   const choices = known.models.filter(({ ready }) => ready).map(({ name, version }) => {
@@ -39,9 +40,11 @@ async function learn() {
   });
   element("model").replaceChildren(new Option("default", ""), ...choices);
   element("model").value = reader.model;
+  if (samples[pressed]) sheet.write(samples[pressed].strokes);
 }
 
 sheet.addEventListener("change", () => {
+  pressed = "";
   element("undo").disabled = !sheet.undoable;
   element("clear").disabled = sheet.empty;
   element("sheet").parentElement.classList.toggle("written", !sheet.empty);
@@ -55,7 +58,7 @@ reader.addEventListener("offline", () => {
 });
 reader.addEventListener("online", () => {
   element("connection").textContent = "";
-  learn().then(read);
+  learn();
 });
 
 element("undo").addEventListener("click", () => sheet.undo());
@@ -77,6 +80,7 @@ addEventListener("keydown", (event) => {
   else if (event.ctrlKey || event.metaKey || event.altKey) return;
   else if (event.key === "Escape" || event.key === "Delete") sheet.clear();
   else if (samples[event.key]) sheet.write(samples[event.key].strokes);
+  else pressed = event.key;
 });
 
 learn();

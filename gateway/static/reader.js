@@ -2,7 +2,10 @@
 
 const RETRY = 1000; // ms between two looks at a server that is gone
 const WATCH = 5000; // ms between two looks at one that is there
+const PATIENCE = 10000; // ms, the most that an answer may ask to wait for the next
+const BUSY = 429;
 const GONE = [503, 504];
+const GARBLED = "What came back is no answer of the gateway's: draw on to ask again.";
 
 export class Reader extends EventTarget {
   model = ""; // query, such as "model=digitnet&version=1"; empty for the default
@@ -36,10 +39,12 @@ export class Reader extends EventTarget {
     this.#asking = null;
   }
 
-  // Returns what is at a path; nothing if nobody answers.
+  // Returns what is at a path, once there is an answer; nothing if that is a problem.
   async get(path) {
-    const response = await this.#fetch(path, { headers: { accept: "application/json" } });
-    return response?.ok && response.json();
+    for (;;) {
+      const response = await this.#fetch(path, { headers: { accept: "application/json" } });
+      if (response) return response.ok && response.json();
+    }
   }
 
   async #ask(signal) {
@@ -54,20 +59,22 @@ export class Reader extends EventTarget {
       headers,
       signal,
     });
-    const answer = await response?.json();
-    if (!answer || signal.aborted) return;
+    const answer = await response?.json().catch(() => ({ detail: GARBLED }));
+    if (signal.aborted) return;
     const took = performance.now() - started;
-    if (response.ok) this.#tell("answer", { ...answer, took });
+    if (!response) this.#picture ??= make; // unless there is something newer by now
+    else if (response.ok && !answer.detail) this.#tell("answer", { ...answer, took });
     else this.#tell("problem", answer);
   }
 
+  // Returns an answer; nothing, after a while, if it is to be asked for again.
   async #fetch(path, options) {
     const response = await fetch(path, options).catch(() => null);
-    if (response && !GONE.includes(response.status)) return response;
-    if (!options.signal?.aborted) {
-      this.#say(false);
-      setTimeout(this.#wake, RETRY);
-    }
+    if (options.signal?.aborted) return null;
+    if (response && response.status !== BUSY && !GONE.includes(response.status)) return response;
+    if (response?.status !== BUSY) this.#wake();
+    const asked = 1000 * response?.headers.get("retry-after") || 0; // or a date, which is NaN
+    await sleep(Math.min(Math.max(asked, RETRY), PATIENCE));
     return null;
   }
 
@@ -91,3 +98,5 @@ export class Reader extends EventTarget {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 }
+
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
