@@ -1,4 +1,4 @@
-"""Two processes beside one at the same global batch: `make bench-training`.
+"""How accurate two processes are beside one at the same global batch: `make bench-training`.
 
     python -m bench.distributed
 
@@ -52,9 +52,7 @@ def main(  # noqa: PLR0913 - one argument per flag
         for who, launcher in launchers.items():
             row = trained([*launcher, *words], f"{arch}-{recipe}-{who}-{seed}", seed)
             rows[who].append(row)
-            click.echo(
-                f"{who}, seed {seed}: {row['test_accuracy']:.2%} after {row['seconds']:.1f} s"
-            )
+            click.echo(f"{who}, seed {seed}: {row['test_accuracy']:.2%}")
     accuracies = {who: [row["test_accuracy"] for row in rows[who]] for who in rows}
     difference = [two - one for one, two in zip(*accuracies.values(), strict=True)]
     outcome: dict[str, Any] = {
@@ -69,7 +67,6 @@ def main(  # noqa: PLR0913 - one argument per flag
     for who, runs in rows.items():
         outcome[f"{who}_process" if who == "one" else f"{who}_processes"] = {
             "test_accuracy": results.spread(accuracies[who]),
-            "seconds": results.spread([run["seconds"] for run in runs]),
             "runs": runs,
         }
     results.keep(results_folder / "distributed.json", outcome)
@@ -87,8 +84,7 @@ def trained(words: list[str], name: str, seed: int) -> dict[str, float]:
     done = Checkpoint.load(RUNS / name)
     if done.test is None:
         raise SystemExit(f"{RUNS / name} was not trained to its end.")
-    seconds = sum(epoch.seconds for epoch in done.history)
-    return {"seed": seed, "seconds": seconds, "test_accuracy": done.test.accuracy}
+    return {"seed": seed, "test_accuracy": done.test.accuracy}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,29 +11,42 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import until
 
 from training.checkpoint import Checkpoint
+from training.cli import main
 from training.data import hold_out, load
 from training.sources import prepare
 
 EPOCHS = 8
-TRAIN = ("-m", "training", "train", "--dataset", "digits")
+# With batch norm, a moving average and augmentation, and yet quick.
+RECIPE = ("--recipe=fast", f"--epochs={EPOCHS}")
 
 
 @dataclass(frozen=True)
 class Workplace:
-    """Where commands are run, on one thread each, and where they find the embedded digits."""
+    """Where commands are run, and where they find the embedded digits."""
 
     project: Path
     data: Path
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        """Starts Python with these words."""
+    def training(self, runs: Path, *flags: str) -> list[str]:
+        """Returns the words that train on the digits."""
+        return ["train", "--dataset=digits", f"--data={self.data}", f"--runs={runs}", *flags]
+
+    def one(self, *words: str) -> None:
+        """Runs a command of ours in this very process."""
+        done = CliRunner().invoke(main, words)
+        assert done.exit_code == 0, done.output
+
+    def start_two(self, *words: str) -> subprocess.Popen[str]:
+        """Starts two Pythons with these words, by torchrun, on one thread each."""
         # Shells start what runs in the background with SIGINT ignored, and children would inherit.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
         return subprocess.Popen(
-            [sys.executable, *words],
+            [sys.executable, *launcher, *words],
             cwd=self.project,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -40,21 +54,12 @@ class Workplace:
             env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
         )
 
-    def start_two(self, *words: str) -> subprocess.Popen[str]:
-        """Starts two Pythons with these words, by torchrun."""
-        launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-        return self.start(*launcher, *words)
-
-    def training(self, runs: Path, *flags: str) -> tuple[str, ...]:
-        """Returns the words that train on the digits."""
-        return (*TRAIN, f"--data={self.data}", f"--runs={runs}", *flags)
-
-
-def output(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """Returns what a process said on stdout and stderr once it has ended, in success."""
-    said = process.communicate()
-    assert process.returncode == 0, said
-    return said
+    def two(self, *words: str) -> str:
+        """Runs two Pythons with these words to their end, and returns what they printed."""
+        process = self.start_two(*words)
+        printed, said = process.communicate()
+        assert process.returncode == 0, said
+        return printed
 
 
 def same(one: Path, other: Path, *, tolerance: float) -> bool:
@@ -75,9 +80,9 @@ def place(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 
 @pytest.fixture(scope="module")
 def whole(place: Workplace, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The runs folder of two processes that trained digitnet by its default recipe, in short."""
+    """The runs folder of two processes that trained digitnet by its fast recipe, for longer."""
     runs = tmp_path_factory.mktemp("whole")
-    output(place.start_two(*place.training(runs, f"--epochs={EPOCHS}")))
+    place.two("-m", "training", *place.training(runs, *RECIPE))
     return runs
 
 
@@ -90,8 +95,8 @@ def test_gradients_of_one_process(place: Workplace, tmp_path: Path) -> None:
     size = next(size for size in range(31, len(rest), 2) if len(rest) % size == 1)
     flags = ["--arch=tiny", "--seed=0", f"--batch-size={size}", "--validation=0.05"]
     flags += ["--optimizer=sgd", "--learning-rate=0.05", "--epochs=2"]
-    output(place.start(*place.training(tmp_path / "one", *flags)))
-    printed, _ = output(place.start_two(*place.training(tmp_path / "two", *flags)))
+    place.one(*place.training(tmp_path / "one", *flags))
+    printed = place.two("-m", "training", *place.training(tmp_path / "two", *flags))
 
     assert same(tmp_path / "one/tiny", tmp_path / "two/tiny", tolerance=1e-5)
     first, second = (
@@ -110,7 +115,7 @@ def test_gradients_of_one_process(place: Workplace, tmp_path: Path) -> None:
 
 def test_accuracy_of_one_process(place: Workplace, whole: Path, tmp_path: Path) -> None:
     """Two processes learn the digits as well as one does at the same batch size."""
-    output(place.start(*place.training(tmp_path, f"--epochs={EPOCHS}")))
+    place.one(*place.training(tmp_path, *RECIPE))
     one, two = (Checkpoint.load(runs / "digitnet").test for runs in (tmp_path, whole))
     assert one is not None
     assert two is not None
@@ -120,7 +125,7 @@ def test_accuracy_of_one_process(place: Workplace, whole: Path, tmp_path: Path) 
 
 def test_interrupted_and_resumed(place: Workplace, whole: Path, tmp_path: Path) -> None:
     """Ctrl-C ends both processes; resumed by two a run ends with the same bits, or one ends it."""
-    words = place.training(tmp_path, f"--epochs={EPOCHS}")
+    words = ["-m", "training", *place.training(tmp_path, *RECIPE)]
     with place.start_two(*words) as torchrun:
         assert torchrun.stdout is not None
         assert torchrun.stderr is not None
@@ -130,8 +135,8 @@ def test_interrupted_and_resumed(place: Workplace, whole: Path, tmp_path: Path) 
         said = torchrun.stderr.read()
     assert torchrun.returncode != 0
     [told] = [line for line in said.splitlines() if line.startswith("Interrupted")]
-    again = (*words[:3], "--resume", *words[3:])
-    assert told == f"Interrupted; go on with: torchrun … {' '.join(again)}"
+    again = [*words[:3], "--resume", *words[3:]]
+    assert told == f"Interrupted; go on with: torchrun … {shlex.join(again)}"
 
     parts = tmp_path / "digitnet/checkpoint.pt"
     assert 2 <= len(Checkpoint.load(parts.parent).history) < EPOCHS
@@ -139,15 +144,16 @@ def test_interrupted_and_resumed(place: Workplace, whole: Path, tmp_path: Path) 
     alone.parent.mkdir(parents=True)
     alone.write_bytes(parts.read_bytes())
 
-    output(place.start_two(*again))
+    place.two(*again)
     assert same(tmp_path / "digitnet", whole / "digitnet", tolerance=0)
-    output(place.start(*place.training(tmp_path / "alone", f"--epochs={EPOCHS}", "--resume")))
+    place.one(*place.training(tmp_path / "alone", *RECIPE, "--resume"))
     assert len(Checkpoint.load(alone.parent).history) == EPOCHS
 
 
 def test_death_of_one(place: Workplace, tmp_path: Path) -> None:
     """Where one process is killed, the other does not wait for it."""
-    with place.start_two(*place.training(tmp_path, "--epochs=1000")) as torchrun:
+    words = ["-m", "training", *place.training(tmp_path, "--arch=tiny", "--epochs=1000")]
+    with place.start_two(*words) as torchrun:
         assert torchrun.stdout is not None
         next(line for line in torchrun.stdout if line.split()[:1] == ["1"])
         children = Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split()
@@ -161,21 +167,27 @@ def test_death_of_one(place: Workplace, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["train", "--epochs=0"], "0 is not in the range"),
-        (["train", "--runs=nowhere", "--resume"], "holds no checkpoint"),
-        (["export"], "python -m training export"),
+        (["--epochs=0"], "0 is not in the range"),
+        (["--resume"], "holds no checkpoint"),
     ],
 )
-def test_errors_are_said_once(place: Workplace, flags: list[str], sentence: str) -> None:
+def test_errors_are_said_once(
+    place: Workplace, tmp_path: Path, flags: list[str], sentence: str
+) -> None:
     """What is wrong is said by one of the processes, without a trace of theirs."""
-    if flags[0] == "train":
-        flags = [*flags, "--dataset=digits", f"--data={place.data}"]
-    torchrun = place.start_two("-m", "training", *flags)
+    torchrun = place.start_two("-m", "training", *place.training(tmp_path, *flags))
     _, said = torchrun.communicate()
     assert torchrun.returncode != 0
     [told] = [line for line in said.splitlines() if line.startswith("Error: ")]
     assert sentence in told
     assert "[rank" not in said  # how PyTorch heads a trace
+
+
+def test_several_processes_only_train() -> None:
+    """Other commands are refused under torchrun, since several processes can but train together."""
+    done = CliRunner().invoke(main, ["export"], env={"WORLD_SIZE": "2"})
+    assert done.exit_code == 2
+    assert "python -m training export" in done.stderr
 
 
 DRAWING = """
@@ -195,5 +207,4 @@ with distributed.group(torch.device("cpu")):
 
 def test_own_randomness(place: Workplace) -> None:
     """Each process draws its own augmentation and dropout, and then again what all draw."""
-    printed, _ = output(place.start_two("--no-python", sys.executable, "-c", DRAWING))
-    assert printed == "[False, True]\n"
+    assert place.two("--no-python", sys.executable, "-c", DRAWING) == "[False, True]\n"

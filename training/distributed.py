@@ -110,7 +110,8 @@ def share(count: int) -> tuple[slice, float]:
     Args:
         count: how many images the batch has.
     """
-    rank, ranks = _told("RANK", 0) if processes() > 1 else 0, processes()
+    ranks = processes()
+    rank = distributed.get_rank() if ranks > 1 else 0
     own = len(range(rank, count, ranks))
     return slice(rank, count, ranks) if own else slice(1), own * ranks / count
 

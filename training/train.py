@@ -52,7 +52,7 @@ def train(  # noqa: PLR0913 - a run's parts are told apart by name
         on_epoch: called with the checkpoint after each epoch.
 
     Returns:
-        the final checkpoint.
+        the final checkpoint, of which other processes than the first lack what it found.
 
     Raises:
         TrainingError: if the checkpoint to resume is missing, damaged, or of
@@ -77,14 +77,13 @@ def train(  # noqa: PLR0913 - a run's parts are told apart by name
         checkpoint.save(folder)
         on_epoch(checkpoint)
 
-    def finish() -> Checkpoint:
+    def finish() -> None:
         if checkpoint.test is None:
             best_model = checkpoint.best_model().to(trainer.device)
             checkpoint.temperature = calibrate(best_model, held_out)
             checkpoint.best_weights = best_model.state_dict()
             checkpoint.test = evaluate(best_model, dataset.test)
             checkpoint.save(folder)
-        return checkpoint
 
     done, steps = len(checkpoint.history), trainer.steps_per_epoch
     task = progress.add_task("training", total=run.recipe.epochs * steps, completed=done * steps)
@@ -92,7 +91,8 @@ def train(  # noqa: PLR0913 - a run's parts are told apart by name
         started = time.perf_counter()
         train_score = trainer.train_epoch(lambda: progress.advance(task))
         distributed.from_first(end_epoch, number, started, train_score)
-    return distributed.from_first(finish)
+    distributed.from_first(finish)
+    return checkpoint
 
 
 def evaluate(model: nn.Module, split: Split) -> Score:
