@@ -20,9 +20,6 @@ from containers import docker, engine_answers
 
 ROOT = Path(__file__).parent.parent
 
-# What is committed in models/, and listed in .gitignore.
-BUNDLED = ("digitnet/1",)
-
 # Before any test module imports onnxruntime: see server/__init__.py.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
@@ -59,10 +56,9 @@ def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def bundled_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A models directory with the committed models alone, whatever else was exported here."""
+    """A models directory with the committed model alone, whatever else was exported here."""
     models = tmp_path_factory.mktemp("models")
-    for version in BUNDLED:
-        shutil.copytree(ROOT / "models" / version, models / version)
+    shutil.copytree(ROOT / "models/digitnet/1", models / "digitnet/1")
     return models
 
 

@@ -297,3 +297,15 @@ def test_committed_report(project: Path, tmp_path: Path, monkeypatch: pytest.Mon
             one, other = imread(tmp_path / name), imread(project / name)
             assert one.shape == other.shape
             assert np.abs(one - other).mean() < 1e-3
+
+
+def test_readme_on_int8(project: Path) -> None:
+    """What the README says that int8 gains is what is stored."""
+    found = json.loads((project / "docs/results/quantization-digitnet.json").read_text())
+    said = " ".join((project / "README.md").read_text().split())
+    before, after = found["float"], found["int8"]
+    assert f"from {before['bytes']:,} to {after['bytes']:,} bytes" in said
+    one_image = [form["p50_us"]["median"] for form in (after, before)]
+    assert "{:.1f} µs instead of {:.1f}".format(*one_image) in said
+    at_once = [form["images_per_second"]["median"] for form in (after, before)]
+    assert "{:,.0f} a second instead of {:,.0f}".format(*at_once) in said

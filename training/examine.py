@@ -43,7 +43,7 @@ def identify(folder: Path) -> dict[str, Any]:
     facts = {entry.key: entry.value for entry in model.metadata_props}
     if "architecture" not in facts or not number.isdecimal():
         raise TrainingError(
-            f"{folder} is none of our exports: name one, such as models/digitnet/1."
+            f"{folder} was not exported here: name a version that was, such as models/digitnet/1."
         )
     return {
         "name": name,
