@@ -46,7 +46,8 @@ class Version:
         run: that run, among those of the study.
         examined: what `python -m training examine` stored of this very file.
         robustness: what `python -m training robustness` stored of this very file.
-        quantization: what `python -m training quantization` stored of it and its int8 variant.
+        quantization: what `python -m training quantization` stored of this very file and the
+            other form, int8 or float, of the same run.
     """
 
     file: Found
@@ -62,6 +63,11 @@ class Version:
     def is_int8(self) -> bool:
         """Whether it is a variant of another model, in integers."""
         return "quantization" in self.file["metadata"]
+
+    @property
+    def form(self) -> Found:
+        """How an int8 variant was made, as its metadata says."""
+        return dict(json.loads(self.file["metadata"]["quantization"]))
 
 
 def studied(results: Path) -> list[Studied]:
@@ -117,10 +123,12 @@ def _version(results: Path, file: Found, *, here: bool) -> Version:
     )
     study, runs = next(of_its_recipe, (None, []))
 
-    def about_this_file(kind: str, part: str | None = None) -> Found | None:
+    def about_this_file(kind: str) -> Found | None:
         found = stored(results, f"{kind}-{file['name']}")
-        told = found and (found[part] if part else found)
-        return found if told and told["sha256"] == file["sha256"] else None
+        return found if found and found["sha256"] == file["sha256"] else None
+
+    both = stored(results, f"quantization-{facts['architecture']}")
+    compared = both and file["sha256"] in (both["float"]["sha256"], both["int8"]["sha256"])
 
     return Version(
         file=file,
@@ -130,5 +138,5 @@ def _version(results: Path, file: Found, *, here: bool) -> Version:
         run=next((run for run in runs if str(run["seed"]) == facts["seed"]), None),
         examined=about_this_file("examined"),
         robustness=about_this_file("robustness"),
-        quantization=about_this_file("quantization", "float"),
+        quantization=both if compared else None,
     )

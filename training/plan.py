@@ -27,10 +27,10 @@ class Study:
 
 
 STUDIES = (
-    Study("digitnet", "default", exports=("float",)),
+    Study("digitnet", "default", exports=("float", "int8")),
     Study("digitnet", "fast"),
-    Study("digitnet-s", "default", exports=("float",)),
-    Study("digitnet-l", "default", seeds=3, exports=("float",)),
+    Study("digitnet-s", "default", exports=("float", "int8")),
+    Study("digitnet-l", "default", seeds=3, exports=("float", "int8")),
     Study("tiny", "default", exports=("float",)),
     Study("tiny", "best"),
     Study("dropout", "default", exports=("float",)),

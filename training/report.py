@@ -39,7 +39,7 @@ def report(results: Path, models: Path, docs: Path) -> list[Path]:
             lost its marks, or something cannot be written.
     """
     studies, exported = studied(results), versions(results, models)
-    cards = [version for version in exported if version.here and not version.is_int8]
+    cards = [version for version in exported if version.here]
     measured = {f"{study.arch}, {study.recipe}": study.found for study in studies if study.found}
     examined = {v.file["name"]: v.examined for v in exported if v.examined}
     facts = {
