@@ -33,7 +33,7 @@ class Recipe:
     warmup: Annotated[float, FRACTION, "Part of the one-cycle run in which the rate climbs."] = 0.2
     label_smoothing: Annotated[float, FRACTION, "Probability spread over all ten classes."] = 0.0
     teacher: Annotated[
-        str, STRING, "An exported model to learn from too, such as models/digitnet-l/1."
+        str, STRING, "An exported model to learn from too, on the data that it learned itself."
     ] = ""
     ema_decay: Annotated[float, FRACTION, "Of the weights' moving average; 0 for none."] = 0.0
     precision: Annotated[

@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import torch
+from onnxruntime import InferenceSession
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from training import distributed
-from training.errors import TrainingError
+from training.checkpoint import Run
+from training.examine import identify
+from training.export import MODEL_FILE
 from training.parity import logits, open_session
 
 # After Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network"
@@ -16,18 +19,30 @@ TEMPERATURE = 2.0
 WEIGHT = 0.9  # of the teacher's answers; the labels have the rest
 
 
+def teacher_of(run: Run) -> "Teacher | None":
+    """Returns the recipe's teacher; None where it has none, or one that learned other data.
+
+    Of images unlike its own a teacher knows less than their labels say: MNIST's
+    digitnet-l would cost a model of the embedded digits about three points.
+
+    Raises:
+        TrainingError: if there is no such model.
+    """
+    if not run.recipe.teacher:
+        return None
+    content, learned = distributed.from_first(_read, Path(run.recipe.teacher))
+    return Teacher(open_session(content)) if learned == run.dataset_sha256 else None
+
+
 class Teacher:
     """An exported model that answers about the images as they are shown in training.
 
     Args:
-        folder: the exported version, such as `models/digitnet-l/1`.
-
-    Raises:
-        TrainingError: if there is no model.
+        session: onnxruntime's, of the model.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.session = open_session(distributed.from_first(_read, folder))
+    def __init__(self, session: InferenceSession) -> None:
+        self.session = session
 
     def loss(self, answered: Tensor, images: Tensor, of_labels: Tensor) -> Tensor:
         """Returns the loss against the teacher's answers and, in part, against the labels.
@@ -44,10 +59,7 @@ class Teacher:
         return of_labels.lerp(of_answers, WEIGHT)
 
 
-def _read(folder: Path) -> bytes:
-    try:
-        return (folder / "model.onnx").read_bytes()
-    except OSError as error:
-        raise TrainingError(
-            f"{folder} holds no model to learn from: export one, or choose another --teacher."
-        ) from error
+def _read(folder: Path) -> tuple[bytes, str]:
+    """Returns a version's file, and the hash of the data set that it learned."""
+    learned = identify(folder)["metadata"]["dataset_sha256"]
+    return (folder / MODEL_FILE).read_bytes(), learned

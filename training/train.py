@@ -16,7 +16,7 @@ from training.augment import augment
 from training.calibration import calibrate
 from training.checkpoint import Checkpoint, Epoch, Run, Score
 from training.data import Dataset, Split, hold_out
-from training.distillation import Teacher
+from training.distillation import teacher_of
 from training.errors import TrainingError
 from training.models import ARCHITECTURES
 from training.optimization import WarmedAverage, make_optimizer, make_schedule
@@ -127,7 +127,7 @@ class Trainer:
         # Channels last is the layout that CPUs' and GPUs' convolutions like best.
         self.model = ARCHITECTURES[run.arch]().to(self.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # not in its stub
-        self.teacher = Teacher(Path(run.recipe.teacher)) if run.recipe.teacher else None
+        self.teacher = teacher_of(run)
         self.bfloat16 = run.recipe.precision == "bfloat16"
         self.optimizer = make_optimizer(self.model.parameters(), run.recipe)
         self.schedule = make_schedule(self.optimizer, run.recipe, self.steps_per_epoch)

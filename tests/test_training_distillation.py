@@ -1,0 +1,76 @@
+"""A teacher passes on what it knows, where it knows it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from training import config
+from training.checkpoint import Run
+from training.cli import main
+from training.data import Dataset, Split, load
+from training.distillation import teacher_of
+from training.train import Trainer, evaluate
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data/, and in models/ a digitnet that learned the embedded digits."""
+    root = tmp_path_factory.mktemp("taught")
+    at = [f"--data={root / 'data'}", f"--runs={root / 'runs'}"]
+    train = ["train", *at, "--recipe=fast", "--epochs=8", "--dataset=digits", "--device=cpu"]
+    result = CliRunner().invoke(main, [*train, "export", *at, f"--models={root / 'models'}"])
+    assert result.exit_code == 0, result.output
+    return root
+
+
+@pytest.fixture
+def digits(root: Path) -> Dataset:
+    """The embedded digits."""
+    return load("digits", root / "data", CPU)
+
+
+def taught(teacher: Path | str, dataset: Dataset) -> Run:
+    """Returns a run of tiny with a teacher."""
+    recipe = replace(config.RECIPES["tiny"]["default"], teacher=str(teacher))
+    return Run("tiny", dataset.name, dataset.sha256, recipe, seed=0)
+
+
+def test_students_learn_from_the_teacher(root: Path, digits: Dataset) -> None:
+    """Where all labels are wrong, a student still learns what its teacher knows."""
+    wrong = Split(digits.train.images, (digits.train.labels + 1) % 10)
+    for teacher, known in ((root / "models/digitnet/1", True), ("", False)):
+        trainer = Trainer(taught(teacher, digits), wrong)
+        for _ in range(10):
+            trainer.train_epoch(lambda: None)
+        assert (evaluate(trainer.candidate, digits.test).accuracy > 0.9) == known
+
+
+def test_a_teacher_of_other_data_is_not_asked(root: Path, digits: Dataset, project: Path) -> None:
+    """Of MNIST's teacher the embedded digits learn nothing, and who trains is told."""
+    assert teacher_of(taught(root / "models/digitnet/1", digits)) is not None
+    mnist = project / "models/digitnet/1"
+    assert teacher_of(taught(mnist, digits)) is None
+    at = [f"--data={root / 'data'}", f"--runs={root / 'runs'}", "--dataset=digits"]
+    words = ["train", "--arch=tiny", "--epochs=1", "--device=cpu", f"--teacher={mnist}", *at]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    assert "learned other data: going on without it." in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize("content", [None, b"no model"])
+def test_no_teacher_is_said(tmp_path: Path, content: bytes | None) -> None:
+    """A teacher that is missing or damaged is one sentence, before anything is trained."""
+    if content:
+        (tmp_path / "model.onnx").write_bytes(content)
+    words = ["train", "--arch=tiny", "--dataset=digits", f"--teacher={tmp_path}"]
+    at = [f"--data={tmp_path / 'data'}", f"--runs={tmp_path / 'runs'}"]
+    result = CliRunner().invoke(main, [*words, *at])
+    assert result.exit_code == 1
+    assert "model.onnx cannot be read: name a version that was exported" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
