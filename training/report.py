@@ -42,6 +42,7 @@ def report(results: Path, models: Path, docs: Path) -> list[Path]:
     cards = [version for version in exported if version.here]
     measured = {f"{study.arch}, {study.recipe}": study.found for study in studies if study.found}
     examined = {v.file["name"]: v.examined for v in exported if v.examined}
+    distorted = {v.file["name"]: v.robustness for v in exported if v.robustness}
     facts = {
         "studies": studies,
         "trained_on": _by_machine(measured),
@@ -50,12 +51,15 @@ def report(results: Path, models: Path, docs: Path) -> list[Path]:
         "fast": {device: stored(results, f"fast-{device}") for device in ("cpu", "cuda")},
         "distributed": stored(results, "distributed"),
         "versions": exported,
+        "distorted": distorted,
         "timed_on": _by_machine(examined),
         "cards": cards,
         "meanings": {name: meaning for name, (_, meaning) in choices().items()},
     }
     pages = {docs / "models.md": _render("models.md.j2", facts)}
     plots = {docs / "models/accuracy.png": figures.accuracy(studies)} if measured else {}
+    if distorted:
+        plots[docs / "models/robustness.png"] = plot_distortions(distorted)
     for version in cards:
         name = version.file["name"]
         pages[docs / f"models/{name}.md"] = _render("card.md.j2", facts | {"version": version})
@@ -78,7 +82,7 @@ def _plots(version: Version) -> Iterator[tuple[str, Figure]]:
     if version.examined:
         yield "confusion", figures.confusion(version.examined["confusion"])
     if version.robustness:
-        yield "robustness", plot_distortions(version.file["name"], version.robustness)
+        yield "robustness", plot_distortions({version.file["name"]: version.robustness})
         yield "reliability", plot_reliability(version.file["name"], version.robustness)
 
 

@@ -1,24 +1,29 @@
 """What `robustness.measure` found, drawn."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.figure import Figure
 
 
-def plot_distortions(name: str, found: dict[str, Any]) -> Figure:
-    """Draws accuracy over strength for each distortion, the undistorted images among them."""
+def plot_distortions(found: Mapping[str, dict[str, Any]]) -> Figure:
+    """Draws accuracy over strength for each distortion, the undistorted images among them.
+
+    Args:
+        found: by the model's name, each a line.
+    """
     figure = Figure(figsize=(10, 9), layout="constrained")
-    mean, clean = found["mean_accuracy"], found["clean_accuracy"]
-    figure.suptitle(
-        f"{name} on distorted test images: {mean:.1%} over all; undistorted {clean:.2%}"
-    )
-    ways = found["distortions"].items()
-    for axes, (way, row) in zip(figure.subplots(3, 3, sharey=True).flat, ways, strict=True):
-        points = [*zip(row["strengths"], row["accuracy"], strict=True), (row["none"], clean)]
-        strengths, accuracies = zip(*sorted(points), strict=True)
-        axes.plot(strengths, [100 * accuracy for accuracy in accuracies], marker=".")
-        axes.axvline(row["none"], color="grey", linestyle=":")
-        axes.set(xlabel=row["unit"], title=f"{way}: {row['mean_accuracy']:.1%}", ylim=(0, 102))
+    grid = figure.subplots(3, 3, sharey=True).ravel()
+    for name, one in found.items():
+        for axes, (way, row) in zip(grid, one["distortions"].items(), strict=True):
+            clean = (row["none"], one["clean_accuracy"])
+            points = [*zip(row["strengths"], row["accuracy"], strict=True), clean]
+            strengths, accuracies = zip(*sorted(points), strict=True)
+            label = f"{name}: {one['mean_accuracy']:.1%}"
+            axes.plot(strengths, [100 * a for a in accuracies], marker=".", label=label)
+            axes.axvline(row["none"], color="grey", linestyle=":", linewidth=0.5)
+            axes.set(xlabel=row["unit"], title=way, ylim=(0, 102))
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     figure.supylabel("accuracy (%)")
     return figure
 
