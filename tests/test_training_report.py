@@ -125,6 +125,7 @@ def test_pages_and_plots(done: Path) -> None:
         "README.md",
         "docs/models.md",
         "docs/models/accuracy.png",
+        "docs/models/robustness.png",
         "docs/models/tiny.md",
         "docs/models/tiny-confusion.png",
         "docs/models/tiny-curves.png",
