@@ -16,9 +16,10 @@ from typing import Any
 
 import click
 
-from training import results, sources
+from training import sources
 from training.checkpoint import Checkpoint
 from training.config import recipe_named
+from training.experiments import results
 from training.options import (
     arch_option,
     data_option,

@@ -21,10 +21,11 @@ from typing import Any
 import click
 import torch
 
-from training import results, sources
+from training import sources
 from training.checkpoint import Run
 from training.config import Recipe, recipe_named
 from training.data import Dataset, hold_out, load
+from training.experiments import results
 from training.options import (
     data_option,
     dataset_option,

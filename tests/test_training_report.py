@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner, Result
 from matplotlib.image import imread
 
-from training import plan
 from training.cli import main
 from training.config import RECIPES
-from training.report import report
-from training.reproduce import missing, reproduce
-from training.results import keep, spread
+from training.experiments import plan
+from training.experiments.reproduce import missing, reproduce
+from training.experiments.results import keep, spread
+from training.report.pages import report
 
 # What the training benchmarks keep, which are too slow to run here.
 FAST = {

@@ -16,7 +16,7 @@ from torch import Tensor
 from training.calibration import expected_calibration_error
 from training.cli import main
 from training.data import load
-from training.distortions import DISTORTIONS, PIECE, distort
+from training.experiments.distortions import DISTORTIONS, PIECE, distort
 from training.golden import golden_pixels
 from training.parity import logits, open_session
 from training.sources import prepare

@@ -8,12 +8,13 @@ from typing import Any
 import click
 from rich.console import Console
 
-from training import distributed, experiments, sources
+from training import distributed, sources
 from training import summary as summaries
 from training.checkpoint import Checkpoint, Run
 from training.config import recipe_named
 from training.data import Dataset, load
 from training.errors import TrainingError
+from training.experiments import cli as experiments
 from training.export import export as export_run
 from training.history import History
 from training.options import (

@@ -9,8 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from training import distributed
 from training.checkpoint import Run
-from training.examine import identify
-from training.export import MODEL_FILE
+from training.export import MODEL_FILE, identify
 from training.parity import logits, open_session
 
 # After Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network"

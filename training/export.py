@@ -1,9 +1,12 @@
 """Turns a finished run into a new version in models/: proved first, then in one move."""
 
+import hashlib
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import onnx
+from google.protobuf.message import DecodeError
 from rich.progress import Progress
 
 from training import golden, quantization
@@ -100,3 +103,36 @@ def newest(folder: Path) -> int:
     """Returns the highest version in a model's folder, or 0 where there is none."""
     versions = [int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal()]
     return max(versions, default=0)
+
+
+def identify(folder: Path) -> dict[str, Any]:
+    """Returns a version's name and number, its file's SHA-256, size in bytes, and metadata.
+
+    Args:
+        folder: the version's, `…/<name>/<version>`.
+
+    Raises:
+        TrainingError: if it holds no model of ours.
+    """
+    path = folder.resolve() / MODEL_FILE
+    name, number = path.parts[-3:-1]
+    try:
+        content = path.read_bytes()
+        model = onnx.load_from_string(content)
+    except (OSError, DecodeError) as error:
+        raise TrainingError(
+            f"{folder / MODEL_FILE} cannot be read: name a version that was exported, such as "
+            "models/digitnet/1."
+        ) from error
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    if "architecture" not in facts or not number.isdecimal():
+        raise TrainingError(
+            f"{folder} was not exported here: name a version that was, such as models/digitnet/1."
+        )
+    return {
+        "name": name,
+        "version": int(number),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+        "metadata": facts,
+    }

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from training.calibration import expected_calibration_error, reliability
 from training.data import Split
-from training.distortions import DISTORTIONS, distort
+from training.experiments.distortions import DISTORTIONS, distort
 
 BATCH = 1000
 SEED = 0  # of every distortion at every strength: all models are asked the same

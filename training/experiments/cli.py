@@ -8,15 +8,16 @@ from typing import Any
 import click
 from rich.console import Console
 
-from training import latency, results, robustness, sources
-from training import study as studies
+from training import sources
 from training.checkpoint import Run
 from training.config import recipe_named
 from training.data import load
 from training.errors import TrainingError
-from training.examine import examine as examine_version
-from training.examine import identify
-from training.export import MODEL_FILE, newest
+from training.experiments import latency, results, robustness
+from training.experiments import study as studies
+from training.experiments.examine import examine as examine_version
+from training.experiments.reproduce import reproduce as reproduce_all
+from training.export import MODEL_FILE, identify, newest
 from training.options import (
     CPU,
     arch_option,
@@ -36,9 +37,8 @@ from training.options import (
 )
 from training.parity import open_session
 from training.quantization import SUFFIX
-from training.report import report as write_report
-from training.reproduce import reproduce as reproduce_all
-from training.wording import images_per_second, one_image
+from training.report.pages import report as write_report
+from training.report.wording import images_per_second, one_image
 
 # What a model and its int8 variant have in common.
 RUN_FACTS = ("dataset", "dataset_sha256", "recipe", "seed", "git_commit")

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from training import plan
 from training.config import recipe_named
 from training.errors import TrainingError
-from training.evidence import Found, Version, stored, versions
+from training.experiments import plan
 from training.options import pick_device
+from training.report.evidence import Found, Version, stored, versions
 
 Folders = Mapping[str, Path]
 

@@ -7,14 +7,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from training import figures
 from training.config import choices
 from training.errors import TrainingError
-from training.evidence import Found, Version, stored, studied, versions
+from training.experiments.plan import OTHERS, REFERENCES
 from training.files import atomic
-from training.plan import OTHERS, REFERENCES
-from training.robustness_plots import plot_distortions, plot_reliability
-from training.wording import FILTERS
+from training.report import figures
+from training.report.evidence import Found, Version, stored, studied, versions
+from training.report.robustness_plots import plot_distortions, plot_reliability
+from training.report.wording import FILTERS
 
 # What lies between these lines of the README is the report's.
 README_START, README_END = "<!-- make report: -->\n", "<!-- :make report -->\n"

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training import plan
-from training.examine import identify
-from training.export import newest
+from training.experiments import plan
+from training.experiments.plan import REFERENCES, Reference
+from training.experiments.results import read
+from training.export import identify, newest
 from training.models import ARCHITECTURES, parameter_count
-from training.plan import REFERENCES, Reference
-from training.results import read
 
 Found = dict[str, Any]
 

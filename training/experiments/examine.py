@@ -1,57 +1,21 @@
 """An exported version, looked at as it is served: what it gets right, what it finds hard."""
 
-import hashlib
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from training.data import Dataset
 from training.errors import TrainingError
-from training.export import MODEL_FILE
+from training.export import MODEL_FILE, identify
 from training.models import CLASSES
 from training.parity import logits, open_session
 
 BATCH = 64
 HARDEST = 30  # so many that one can look at each
-
-
-def identify(folder: Path) -> dict[str, Any]:
-    """Returns a version's name and number, its file's SHA-256, size in bytes, and metadata.
-
-    Args:
-        folder: the version's, `…/<name>/<version>`.
-
-    Raises:
-        TrainingError: if it holds no model of ours.
-    """
-    path = folder.resolve() / MODEL_FILE
-    name, number = path.parts[-3:-1]
-    try:
-        content = path.read_bytes()
-        model = onnx.load_from_string(content)
-    except (OSError, DecodeError) as error:
-        raise TrainingError(
-            f"{folder / MODEL_FILE} cannot be read: name a version that was exported, such as "
-            "models/digitnet/1."
-        ) from error
-    facts = {entry.key: entry.value for entry in model.metadata_props}
-    if "architecture" not in facts or not number.isdecimal():
-        raise TrainingError(
-            f"{folder} was not exported here: name a version that was, such as models/digitnet/1."
-        )
-    return {
-        "name": name,
-        "version": int(number),
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "bytes": len(content),
-        "metadata": facts,
-    }
 
 
 def examine(folder: Path, dataset: Dataset) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from rich.progress import Progress
 
 from training.checkpoint import FILE_NAME, Checkpoint, Run
 from training.data import load
+from training.experiments.results import spread
 from training.history import History
 from training.models import ARCHITECTURES, parameter_count
 from training.provenance import git_commit
-from training.results import spread
 from training.train import train
 
 

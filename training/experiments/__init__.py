@@ -1,0 +1,1 @@
+"""What is found out about the models; each result is kept as JSON in docs/results/."""
