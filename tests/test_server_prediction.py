@@ -122,9 +122,9 @@ def test_list_models_tells_where_a_model_comes_from(
     (model,) = stub.ListModels(pb.ListModelsRequest()).models
     properties = session.get_modelmeta().custom_metadata_map
     assert (model.name, model.version, model.ready, model.default) == ("digitnet", 1, True, True)
-    for key, value in properties.items():
-        if key == "temperature":  # in the graph already, and of no use to a caller
-            continue
+    told = {key: value for key, value in properties.items() if hasattr(model, key)}
+    assert properties.keys() - told.keys() <= {"temperature", "teacher_sha256"}
+    for key, value in told.items():
         if key == "created":
             assert f"{model.created.ToDatetime().isoformat()}Z" == value
         else:

@@ -1,5 +1,6 @@
 """A teacher passes on what it knows, where it knows it."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from training import config
 from training.checkpoint import Run
 from training.cli import main
 from training.data import Dataset, Split, load
-from training.distillation import teacher_of
+from training.distillation import teacher_sha256
 from training.train import Trainer, evaluate
 
 CPU = torch.device("cpu")
@@ -37,7 +38,8 @@ def digits(root: Path) -> Dataset:
 def taught(teacher: Path | str, dataset: Dataset) -> Run:
     """Returns a run of tiny with a teacher."""
     recipe = replace(config.RECIPES["tiny"]["default"], teacher=str(teacher))
-    return Run("tiny", dataset.name, dataset.sha256, recipe, seed=0)
+    known = teacher_sha256(recipe.teacher, dataset.sha256)
+    return Run("tiny", dataset.name, dataset.sha256, recipe, 0, known)
 
 
 def test_students_learn_from_the_teacher(root: Path, digits: Dataset) -> None:
@@ -52,9 +54,12 @@ def test_students_learn_from_the_teacher(root: Path, digits: Dataset) -> None:
 
 def test_a_teacher_of_other_data_is_not_asked(root: Path, digits: Dataset, project: Path) -> None:
     """Of MNIST's teacher the embedded digits learn nothing, and who trains is told."""
-    assert teacher_of(taught(root / "models/digitnet/1", digits)) is not None
+    file = (root / "models/digitnet/1/model.onnx").read_bytes()
+    known = taught(root / "models/digitnet/1", digits)
+    assert known.teacher_sha256 == hashlib.sha256(file).hexdigest()
+    assert Trainer(known, digits.train).teacher is not None
     mnist = project / "models/digitnet/1"
-    assert teacher_of(taught(mnist, digits)) is None
+    assert Trainer(taught(mnist, digits), digits.train).teacher is None
     at = [f"--data={root / 'data'}", f"--runs={root / 'runs'}", "--dataset=digits"]
     words = ["train", "--arch=tiny", "--epochs=1", "--device=cpu", f"--teacher={mnist}", *at]
     result = CliRunner().invoke(main, words)

@@ -26,6 +26,7 @@ class Run:
         dataset_sha256: the hash of the data set's files.
         recipe: every choice but the seed.
         seed: of the weights, the order and the augmentation.
+        teacher_sha256: the hash of the teacher's file; empty where nobody teaches.
     """
 
     arch: str
@@ -33,6 +34,7 @@ class Run:
     dataset_sha256: str
     recipe: Recipe
     seed: int
+    teacher_sha256: str = ""
 
 
 @dataclass(frozen=True)

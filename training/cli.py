@@ -13,6 +13,7 @@ from training import summary as summaries
 from training.checkpoint import Checkpoint, Run
 from training.config import recipe_named
 from training.data import Dataset, load
+from training.distillation import teacher_sha256
 from training.errors import TrainingError
 from training.experiments import cli as experiments
 from training.export import export as export_run
@@ -98,7 +99,8 @@ def train(  # noqa: PLR0913 - one argument per flag
     try:
         with distributed.group(chosen_device) as own_device:
             found = distributed.from_first(_bring, dataset, data_folder).to(own_device)
-            run = Run(arch, found.name, found.sha256, settings, seed)
+            teacher = distributed.from_first(teacher_sha256, settings.teacher, found.sha256)
+            run = Run(arch, found.name, found.sha256, settings, seed, teacher)
             history.start(run)
             with progress_bars(history.console) as progress:
                 done = train_run(

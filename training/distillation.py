@@ -18,19 +18,32 @@ TEMPERATURE = 2.0
 WEIGHT = 0.9  # of the teacher's answers; the labels have the rest
 
 
-def teacher_of(run: Run) -> "Teacher | None":
-    """Returns the recipe's teacher; None where it has none, or one that learned other data.
+def teacher_sha256(folder: str, dataset_sha256: str) -> str:
+    """Returns the hash of a teacher's file; nothing where it learned other data, or is not named.
 
     Of images unlike its own a teacher knows less than their labels say: MNIST's
     digitnet-l would cost a model of the embedded digits about three points.
 
+    Args:
+        folder: the exported version, such as "models/digitnet-l/1", or nothing.
+        dataset_sha256: the hash of the data set that is to be learned.
+
     Raises:
         TrainingError: if there is no such model.
     """
-    if not run.recipe.teacher:
+    if not folder:
+        return ""
+    teacher = identify(Path(folder))
+    learned = teacher["metadata"]["dataset_sha256"]
+    return str(teacher["sha256"]) if learned == dataset_sha256 else ""
+
+
+def teacher_of(run: Run) -> "Teacher | None":
+    """Returns who teaches a run, if anyone does."""
+    if not run.teacher_sha256:
         return None
-    content, learned = distributed.from_first(_read, Path(run.recipe.teacher))
-    return Teacher(open_session(content)) if learned == run.dataset_sha256 else None
+    file = Path(run.recipe.teacher) / MODEL_FILE
+    return Teacher(open_session(distributed.from_first(file.read_bytes)))
 
 
 class Teacher:
@@ -56,9 +69,3 @@ class Teacher:
         # Gradients shrink with the temperature's square.
         of_answers = cross_entropy(answered / TEMPERATURE, wanted) * TEMPERATURE**2
         return of_labels.lerp(of_answers, WEIGHT)
-
-
-def _read(folder: Path) -> tuple[bytes, str]:
-    """Returns a version's file, and the hash of the data set that it learned."""
-    learned = identify(folder)["metadata"]["dataset_sha256"]
-    return (folder / MODEL_FILE).read_bytes(), learned

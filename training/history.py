@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from training.checkpoint import Checkpoint, Run
-from training.distillation import teacher_of
 from training.files import atomic, write_json
 
 HEADER = "epoch  train loss  accuracy  validation loss  accuracy  learning rate  seconds"
@@ -31,7 +30,7 @@ class History:
     def start(self, run: Run) -> None:
         """Prints what is about to be trained, and the table's head."""
         self.console.print(f"{run.arch} on {run.dataset}, {self.device}, seed {run.seed}")
-        if run.recipe.teacher and not teacher_of(run):
+        if run.recipe.teacher and not run.teacher_sha256:
             self.console.print(f"{run.recipe.teacher} learned other data: going on without it.")
         self.console.print(f"[bold]{HEADER}[/]")
 

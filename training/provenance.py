@@ -46,6 +46,7 @@ def metadata(
         "dataset_sha256": run.dataset_sha256,
         "recipe": json.dumps(asdict(run.recipe)),
         "seed": str(run.seed),
+        **({"teacher_sha256": run.teacher_sha256} if run.teacher_sha256 else {}),
         "test_accuracy": repr(test.accuracy),
         "temperature": repr(checkpoint.temperature),
         "parity_max_abs_logit_diff": repr(parity.max_abs_logit_diff),

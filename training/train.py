@@ -174,7 +174,8 @@ class Trainer:
                 self.schedule.step()
                 if self.recipe.ema_decay:
                     self.average.update_parameters(self.model)
-                loss_sum += loss.detach() * len(labels)
+                own = cross_entropy(logits.detach(), labels[part])  # of whatever is minimised
+                loss_sum += weight * own * len(labels)
                 right += bool(weight) * (logits.argmax(1) == labels[part]).sum()
                 on_step()
         loss_sum = distributed.total(loss_sum) / distributed.processes()
@@ -212,6 +213,6 @@ def _load(wanted: Run, folder: Path) -> Checkpoint:
     if differing:
         raise TrainingError(
             f"{folder} is a run with {'; '.join(differing)}: resume it with the choices that it "
-            "was started with, or train afresh without --resume."
+            f"was started with, or delete {folder} to train afresh."
         )
     return checkpoint

@@ -12,6 +12,7 @@ from training import sources
 from training.checkpoint import Run
 from training.config import recipe_named
 from training.data import load
+from training.distillation import teacher_sha256
 from training.errors import TrainingError
 from training.experiments import latency, results, robustness
 from training.experiments import study as studies
@@ -72,9 +73,10 @@ def study(  # noqa: PLR0913 - one argument per flag
     """
     settings = recipe_named(arch, recipe)
     found = load(sources.prepare(dataset, data_folder), data_folder, CPU)
+    teacher = teacher_sha256(settings.teacher, found.sha256)
     runs = [
         (
-            Run(arch, found.name, found.sha256, settings, seed),
+            Run(arch, found.name, found.sha256, settings, seed, teacher),
             runs_folder / f"{arch}-{recipe}-{seed}",
         )
         for seed in range(seeds)

@@ -111,6 +111,7 @@ def _is_exported(study: Found, form: str, there: Sequence[Version]) -> bool:
     return any(
         version.is_int8 == (form == "int8")
         and version.file["metadata"]["architecture"] == study["arch"]
+        and version.file["metadata"]["dataset_sha256"] == study["dataset_sha256"]
         and version.file["metadata"]["seed"] == str(study["chosen"])
         and version.recipe == study["settings"]
         for version in there

@@ -1,8 +1,9 @@
 """A recipe over several seeds: what it is worth, and not what its luckiest run was."""
 
+import signal
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,14 @@ def study(
     """
     # A forked process cannot use CUDA, nor trust torch's threads.
     with ProcessPoolExecutor(
-        jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads(jobs),)
+        jobs, get_context("spawn"), initializer=_prepare, initargs=(threads(jobs),)
     ) as pool:
         pending = [pool.submit(_finish, run, folder, data, device) for run, folder in runs]
-        return [one.result() for one in pending]
+        try:
+            return [one.result() for one in pending]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def threads(jobs: int) -> int:
@@ -61,6 +66,7 @@ def summary(recipe: str, checkpoints: Sequence[Checkpoint]) -> dict[str, Any]:
         "parameters": parameter_count(ARCHITECTURES[run.arch]()),
         "dataset": run.dataset,
         "dataset_sha256": run.dataset_sha256,
+        "teacher_sha256": run.teacher_sha256,
         "settings": asdict(run.recipe),
         "test_accuracy": spread([test.accuracy for test in tests if test]),
         "chosen": choose(checkpoints).run.seed,
@@ -78,6 +84,12 @@ def choose(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
     return max(checkpoints, key=rank)
 
 
+def _prepare(threads: int) -> None:
+    """Prepares a process of the pool, which is to end on Ctrl-C rather than take the next run."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    torch.set_num_threads(threads)
+
+
 def _finish(run: Run, folder: Path, data: Path, device: torch.device) -> Checkpoint:
     """Trains a run to its end, going on from where it was left."""
     history = History(folder, device)
@@ -91,7 +103,8 @@ def _finish(run: Run, folder: Path, data: Path, device: torch.device) -> Checkpo
         on_epoch=history.add,
     )
     history.finish(done)
-    return done
+    # Each tensor that goes to another process takes an open file there.
+    return replace(done, best_weights={}, state={})
 
 
 def _row(checkpoint: Checkpoint) -> dict[str, Any]:
