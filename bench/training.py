@@ -10,8 +10,6 @@ that CUDA is waited for before each look at the clock. What it finds goes to
 docs/results/fast-<device>.json.
 """
 
-import shlex
-import sys
 import time
 from collections import defaultdict
 from dataclasses import asdict, replace
@@ -69,7 +67,6 @@ def main(  # noqa: PLR0913 - one argument per flag
     results.keep(
         results_folder / f"fast-{chosen.type}.json",
         {
-            "command": shlex.join(["python", *sys.orig_argv[1:]]),
             "device": chosen.type,
             "threads": torch.get_num_threads(),
             "dataset": found.name,

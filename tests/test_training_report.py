@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,21 @@ from click.testing import CliRunner, Result
 from matplotlib.image import imread
 
 from training.cli import main
-from training.config import RECIPES
+from training.config import RECIPES, recipe_named
 from training.experiments import plan
 from training.experiments.reproduce import missing, reproduce
 from training.experiments.results import keep, spread
 from training.report.pages import report
 
 # What the training benchmarks keep, which are too slow to run here.
+SETTINGS = asdict(recipe_named("digitnet", "fast"))
 FAST = {
-    "dataset": "mnist",
+    "dataset": "digits",
     "threads": 2,
     "fast": {
         "arch": "digitnet",
         "recipe": "fast",
+        "settings": SETTINGS,
         "seconds": spread([2.0, 3.0]),
         "test_accuracy": spread([0.99, 0.992]),
     },
@@ -37,8 +40,10 @@ FAST = {
     },
 }
 DISTRIBUTED = {
+    "dataset": "digits",
     "arch": "digitnet",
     "recipe": "fast",
+    "settings": SETTINGS,
     "one_process": {"test_accuracy": spread([0.99, 0.992])},
     "two_processes": {"test_accuracy": spread([0.991, 0.991])},
     "difference": spread([0.001, -0.001]),
@@ -235,8 +240,9 @@ def test_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is missing is done, and what is not of the plan is done again."""
     shutil.rmtree(root / "models")
     assert next(commands(root))[0] == "export"
-    monkeypatch.setattr(plan, "STUDIES", (plan.Study("tiny", "default", 3),))
-    assert next(commands(root))[0] == "study"
+    with monkeypatch.context() as patch:
+        patch.setattr(plan, "STUDIES", (plan.Study("tiny", "default", 3),))
+        assert next(commands(root))[0] == "study"
     (root / "docs/results/tiny-default.json").unlink()
     assert next(commands(root))[0] == "study"
 
@@ -297,7 +303,7 @@ def test_committed_report(project: Path, tmp_path: Path, monkeypatch: pytest.Mon
         else:  # processors round differently in the last bits
             one, other = imread(tmp_path / name), imread(project / name)
             assert one.shape == other.shape
-            assert np.abs(one - other).mean() < 1e-3
+            assert (np.abs(one - other) > 0.1).mean() < 1e-4
 
 
 def test_readme_on_int8(project: Path) -> None:

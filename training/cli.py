@@ -24,6 +24,7 @@ from training.options import (
     data_option,
     dataset_option,
     device_option,
+    docs_option,
     models_option,
     name_option,
     option,
@@ -31,9 +32,11 @@ from training.options import (
     progress_bars,
     recipe_option,
     recipe_options,
+    results_option,
     runs_option,
 )
 from training.provenance import git_commit
+from training.report.pages import report as write_report
 from training.train import train as train_run
 
 INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
@@ -69,7 +72,7 @@ def data(dataset: str, data_folder: Path) -> None:
 @recipe_option
 @dataset_option
 @device_option
-@option("--seed", type=int, default=4, help="Of all that is random.")
+@option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Of all that is random.")
 @name_option
 @option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
 @data_option
@@ -189,6 +192,19 @@ def summary(arch: str) -> None:
     click.echo("\n".join(summaries.arithmetic(statistics)))
 
 
+@main.command()
+@results_option
+@models_option
+@docs_option
+def report(results_folder: Path, models_folder: Path, docs_folder: Path) -> None:
+    """Write models.md, a card for each model, and their plots, from what is stored.
+
+    The README beside the docs, where there is one, gets its table of models anew.
+    """
+    written = write_report(results_folder, models_folder, docs_folder)
+    click.echo("Written: " + ", ".join(map(str, written)))
+
+
 def _bring(choice: str, folder: Path) -> Dataset:
     """Returns the chosen data set, on the CPU, once it is in the folder."""
     return load(sources.prepare(choice, folder), folder, CPU)
@@ -199,7 +215,6 @@ for command in (
     experiments.quantization,
     experiments.examine,
     experiments.distorted,
-    experiments.report,
     experiments.reproduce,
 ):
     main.add_command(command)

@@ -87,14 +87,15 @@ def hold_out(split: Split, fraction: float) -> tuple[Split, Split]:
     """Parts a split at random, and yet always in the same way.
 
     All runs hold out the same images, whatever their seed: a teacher has then
-    seen none of those that its students are chosen and calibrated on.
+    seen none of those that its students are chosen and calibrated on, unless it
+    held out fewer.
 
     Returns:
-        what is left, and the `fraction` of it that is held out, at least one image.
+        what is left, and the `fraction` of it that is held out; at least one image of each.
     """
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(len(split), generator=generator).to(split.labels.device)
-    held = max(1, round(fraction * len(split)))
+    held = min(max(1, round(fraction * len(split))), len(split) - 1)
     return split.take(order[held:]), split.take(order[:held])
 
 

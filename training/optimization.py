@@ -29,11 +29,12 @@ def make_schedule(optimizer: Optimizer, recipe: Recipe, steps_per_epoch: int) ->
     """Returns the recipe's schedule, which takes one step after each of the optimizer's."""
     if recipe.schedule == "constant":
         return ConstantLR(optimizer, factor=1)
+    total = recipe.epochs * steps_per_epoch + 1  # it counts the rate before the first
     return OneCycleLR(
         optimizer,
         max_lr=recipe.learning_rate,
-        total_steps=recipe.epochs * steps_per_epoch + 1,  # it counts the rate before the first
-        pct_start=recipe.warmup,
+        total_steps=total,
+        pct_start=max(recipe.warmup, 2 / total) if recipe.warmup else 0,  # one step up divides by 0
     )
 
 

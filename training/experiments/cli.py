@@ -25,7 +25,6 @@ from training.options import (
     data_option,
     dataset_option,
     device_option,
-    docs_option,
     folder_option,
     jobs_option,
     models_option,
@@ -38,8 +37,6 @@ from training.options import (
 )
 from training.parity import open_session
 from training.quantization import SUFFIX
-from training.report.pages import report as write_report
-from training.report.wording import images_per_second, one_image
 
 # What a model and its int8 variant have in common.
 RUN_FACTS = ("dataset", "dataset_sha256", "recipe", "seed", "git_commit")
@@ -154,12 +151,13 @@ def examine(folders: tuple[Path, ...], results_folder: Path, data_folder: Path) 
         {str(folder): (folder / MODEL_FILE).read_bytes() for folder in folders}
     )
     for folder, examined in found_in.items():
-        found = examined | {"latency": asdict(speeds[str(folder)])}
+        speed = speeds[str(folder)]
+        found = examined | {"latency": asdict(speed)}
         results.keep(results_folder / f"examined-{found['name']}.json", found)
         click.echo(
             f"{folder}: {found['correct']:,} of {found['images']:,} test images right, "
-            f"{found['bytes']:,} bytes, {one_image(found)} for one image, "
-            f"{images_per_second(found)} images/s in batches of 64"
+            f"{found['bytes']:,} bytes, {speed.p50_us.median:.1f} µs for one image, "
+            f"{speed.images_per_second.median:,.0f} images/s in batches of {latency.BATCH}"
         )
 
 
@@ -189,24 +187,11 @@ def distorted(*, folders: tuple[Path, ...], results_folder: Path, data_folder: P
 
 
 @click.command()
-@results_option
-@models_option
-@docs_option
-def report(results_folder: Path, models_folder: Path, docs_folder: Path) -> None:
-    """Write models.md, a card for each model, and their plots, from what is stored.
-
-    The README beside the docs, where there is one, gets its table of models anew.
-    """
-    written = write_report(results_folder, models_folder, docs_folder)
-    click.echo("Written: " + ", ".join(map(str, written)))
-
-
-@click.command()
 @option("--dataset", type=click.Choice(["mnist", "digits"]), default="mnist", help="Data set.")
 @device_option
 @jobs_option
 @data_option
-@runs_option
+@folder_option("runs", "runs/reproduced/runs", "Gets the runs.")
 @folder_option("models", "runs/reproduced/models", "Gets the versions.")
 @folder_option("results", "runs/reproduced/docs/results", "Gets what experiments find.")
 @folder_option("docs", "runs/reproduced/docs", "Gets the report.")

@@ -10,10 +10,12 @@ from pathlib import Path
 from training.config import recipe_named
 from training.errors import TrainingError
 from training.experiments import plan
+from training.experiments.evidence import Found, Version, stored, versions
 from training.options import pick_device
-from training.report.evidence import Found, Version, stored, versions
 
 Folders = Mapping[str, Path]
+
+FAST = ("digitnet", "fast")  # of which the benchmarks are
 
 
 def reproduce(
@@ -55,9 +57,11 @@ def missing(folders: Folders, *, dataset: str, device: str, jobs: int) -> Iterat
     yield from _missing_exports(folders)
     yield from _missing_measurements(folders)
     at = _flags(folders, "results", "data")
-    if not stored(folders["results"], f"fast-{pick_device(device).type}"):
+    fast = stored(folders["results"], f"fast-{pick_device(device).type}")
+    if not (fast and _is_of(fast["fast"] | fast, FAST, dataset)):
         yield ["-m", "bench.training", *how, *at]
-    if not stored(folders["results"], "distributed"):
+    distributed = stored(folders["results"], "distributed")
+    if not (distributed and _is_of(distributed, FAST, dataset)):
         yield ["-m", "bench.distributed", "--recipe=fast", f"--dataset={dataset}", *at]
     yield ["-m", "training", "report", *_flags(folders, "results", "models", "docs")]
 
@@ -100,10 +104,14 @@ def _is_studied(study: plan.Study, found: Found | None, dataset: str) -> bool:
     """Returns whether what is stored is of this recipe as it is now, with all its seeds."""
     return (
         found is not None
-        and found["dataset"] == dataset
-        and found["settings"] == asdict(recipe_named(study.arch, study.recipe))
+        and _is_of(found, (study.arch, study.recipe), dataset)
         and found["test_accuracy"]["n"] >= study.seeds
     )
+
+
+def _is_of(found: Found, recipe: tuple[str, str], dataset: str) -> bool:
+    """Returns whether what is stored is of this architecture's recipe as it is now."""
+    return bool(found["dataset"] == dataset and found["settings"] == asdict(recipe_named(*recipe)))
 
 
 def _is_exported(study: Found, form: str, there: Sequence[Version]) -> bool:

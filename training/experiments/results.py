@@ -28,7 +28,7 @@ def keep(file: Path, found: dict[str, Any]) -> None:
         TrainingError: if the file cannot be written.
     """
     evidence = {
-        "command": command(sys.argv[1:]),
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
         "machine": machine(),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
         "git_commit": git_commit(),
@@ -64,11 +64,6 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
         "standard_error": deviation and deviation / n**0.5,
         "n": n,
     }
-
-
-def command(words: Sequence[str]) -> str:
-    """Returns the command line of `python -m training` with these words."""
-    return shlex.join(["python", "-m", "training", *words])
 
 
 def machine() -> str:

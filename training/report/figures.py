@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
+from training.experiments.evidence import Found, Studied
 from training.experiments.plan import OTHERS
 from training.files import atomic
 from training.models import ARCHITECTURES, CLASSES
-from training.report.evidence import Found, Studied
 
 # Where accuracy is marked, since the axis is the error rate's logarithm.
 MARKS = (0.95, 0.97, 0.98, 0.99, 0.995, 0.997, 0.998, 0.999)
@@ -41,7 +41,7 @@ def accuracy(studies: Sequence[Studied]) -> Figure:
             axes.errorbar(
                 study.parameters,
                 1 - test["mean"],
-                test["standard_error"] or 0,
+                test["standard_error"],
                 fmt="o",
                 color=colour,
                 capsize=3,

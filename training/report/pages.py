@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 
 from training.config import choices
 from training.errors import TrainingError
+from training.experiments.evidence import Found, Version, stored, studied, versions
 from training.experiments.plan import OTHERS, REFERENCES
 from training.files import atomic
 from training.report import figures
-from training.report.evidence import Found, Version, stored, studied, versions
 from training.report.robustness_plots import plot_distortions, plot_reliability
 from training.report.wording import FILTERS
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from training.report.evidence import Found
+from training.experiments.evidence import Found
 
 UNKNOWN = "not measured"
 

@@ -38,7 +38,7 @@ class Version:
     """An exported version, and what is stored about it.
 
     Attributes:
-        file: its name, number, hash, size and metadata, as `examine.identify` has them.
+        file: its name, number, hash, size and metadata, as `export.identify` has them.
         here: whether the file is in models/; else it is known from its result alone.
         recipe: the one in its metadata.
         study: the study that its run belongs to.
