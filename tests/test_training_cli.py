@@ -91,6 +91,20 @@ def test_every_choice_is_a_flag(tmp_path: Path) -> None:
     assert run.seed == 3
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--batch-size=400 --schedule=one-cycle",  # whose rate climbs for one step only
+        "--validation=0.9999",
+        f"--seed={2**63 - 1}",
+    ],
+)
+def test_extremes(tmp_path: Path, flags: str) -> None:
+    """What a choice's range admits can be trained with."""
+    result = train(tmp_path, "--epochs=1", *flags.split())
+    assert result.exit_code == 0, result.output
+
+
 def test_table(tmp_path: Path) -> None:
     """Each epoch is a row on the screen, and the test accuracy comes last."""
     result = train(tmp_path)
