@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner, Result
 from matplotlib.image import imread
@@ -316,3 +317,14 @@ def test_readme_on_int8(project: Path) -> None:
     assert "{:.1f} µs instead of {:.1f}".format(*one_image) in said
     at_once = [form["images_per_second"]["median"] for form in (after, before)]
     assert "{:,.0f} a second instead of {:,.0f}".format(*at_once) in said
+
+
+def test_readme_on_training(project: Path) -> None:
+    """How long the README says that training took is what is stored of the bundled model's run."""
+    model = onnx.load(project / "models/digitnet/1/model.onnx")
+    [seed] = [entry.value for entry in model.metadata_props if entry.key == "seed"]
+    study = json.loads((project / "docs/results/digitnet-default.json").read_text())
+    [run] = [run for run in study["runs"] if str(run["seed"]) == seed]
+    epochs, seconds = study["settings"]["epochs"], run["seconds"]
+    said = " ".join((project / "README.md").read_text().split())
+    assert f"the bundled model's {epochs} epochs took {seconds:.0f} s" in said
