@@ -37,7 +37,7 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 @arch_option
 @recipe_option
 @dataset_option
-@option("--seeds", type=click.IntRange(min=2), default=3, help="How many, from 0.")
+@option("--seeds", type=click.IntRange(min=2), default=5, help="How many, from 0.")
 @data_option
 @results_option
 def main(  # noqa: PLR0913 - one argument per flag
