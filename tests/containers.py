@@ -1,5 +1,6 @@
 """What tests ask of a container engine, through the commands that a person would use."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -33,6 +34,19 @@ def engine_answers() -> bool:
 def has_image(name: str) -> bool:
     """Whether an image is here, so that it need not be pulled."""
     return _succeeds("image", "inspect", name)
+
+
+def has_training_image() -> bool:
+    """Whether the training image is here, made of the training code as it is now."""
+    if not has_image(TRAINING):
+        return False
+    hashes = "find training -name '*.py' -exec sha256sum {} +"
+    theirs = docker("run", "--rm", "--network=none", "--entrypoint", "sh", TRAINING, "-c", hashes)
+    ours = {
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(ROOT)}"
+        for path in ROOT.glob("training/**/*.py")
+    }
+    return set(theirs.splitlines()) == ours
 
 
 def program(name: str) -> str | None:

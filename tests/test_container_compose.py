@@ -25,9 +25,9 @@ from containers import (
     DOCKER,
     ROOT,
     SERVER,
-    TRAINING,
     docker,
     has_image,
+    has_training_image,
     is_healthy,
     logs,
     program,
@@ -179,8 +179,8 @@ def test_the_gateway_answers_for_it(compose: Compose) -> None:
 
 def test_a_trained_version_answers(compose: Compose, one: str) -> None:
     """The training service writes into the volume from which the running server picks it up."""
-    if not has_image(TRAINING):
-        pytest.skip("the training image is not here: `docker compose build train` (it is large)")
+    if not has_training_image():
+        pytest.skip("no training image of this code: `docker compose build train` (it is large)")
     compose("run", "--rm", "train")
     with DigitClient(one) as digits:
         until(lambda: digits.predict(np.zeros(784)).model_version == 2)
