@@ -33,12 +33,16 @@ STUDIES = (
     Study("digitnet-l", "default", seeds=3, exports=("float", "int8")),
     Study("tiny", "default", exports=("float",)),
     Study("tiny", "best"),
+    Study("tiny", "ceiling", seeds=3),
     Study("dropout", "default", exports=("float",)),
     Study("dropout", "best"),
+    Study("dropout", "ceiling", seeds=3),
     Study("light", "default", exports=("float",)),
     Study("light", "best"),
+    Study("light", "ceiling", seeds=3),
     Study("gap", "default", exports=("float",)),
     Study("gap", "best"),
+    Study("gap", "ceiling", seeds=3),
 )
 
 
