@@ -153,7 +153,8 @@ class Ensemble(nn.Module):
 
     In training each learns from its own part of every batch, as if it were alone:
     they come to err on different images, which is what averaging lives on. An epoch
-    thus shows each image to one of them. After Lakshminarayanan, Pritzel and Blundell,
+    thus shows each image to one of them. (A last batch of fewer images than networks
+    is learned by all together.) After Lakshminarayanan, Pritzel and Blundell,
     "Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles" (2017).
 
     Args:
@@ -166,7 +167,7 @@ class Ensemble(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Returns logits [batch, 10] for pixels [batch, 1, 28, 28]."""
-        if self.training:
+        if self.training and len(pixels) >= len(self.networks):
             parts = pixels.tensor_split(len(self.networks))
             return torch.cat([net(part) for net, part in zip(self.networks, parts, strict=True)])
         return torch.stack([network(pixels) for network in self.networks]).mean(0)
