@@ -33,7 +33,7 @@ class Exported:
         folder: the version's folder, with `model.onnx` and `golden.npz`.
     """
 
-    model: nn.Module
+    model: nn.Sequential
     folder: Path
 
 

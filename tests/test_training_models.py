@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.models import ARCHITECTURES, Ensemble, Normalize, example_pixels, parameter_count
+from training.models import ARCHITECTURES, Normalize, example_pixels, parameter_count
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,6 @@ from training.models import ARCHITECTURES, Ensemble, Normalize, example_pixels, 
         ("digitnet-s", 9_834),
         ("digitnet", 19_610),
         ("digitnet-l", 141_930),
-        ("digitnet-xl", 567_720),
     ],
 )
 def test_parameter_count(arch: str, expected: int) -> None:
@@ -61,37 +60,3 @@ def test_only_light_normalises() -> None:
     """`light` normalises its pixels itself; the others take them as they are."""
     firsts = {arch: next(iter(build().children())) for arch, build in ARCHITECTURES.items()}
     assert [arch for arch, first in firsts.items() if isinstance(first, Normalize)] == ["light"]
-
-
-@pytest.fixture
-def ensemble() -> Ensemble:
-    """Three networks whose logits tell them apart: an image's pixel times 1, 10 and 100."""
-    networks = [nn.Linear(1, 1, bias=False) for _ in range(3)]
-    for power, network in enumerate(networks):
-        nn.init.constant_(network.weight, 10**power)
-    return Ensemble(*networks)
-
-
-def gradients(ensemble: Ensemble) -> list[float]:
-    """Returns the gradient of each network that has one, of one weight each."""
-    return [weight.grad.item() for weight in ensemble.parameters() if weight.grad is not None]
-
-
-def test_ensemble_averages(ensemble: Ensemble) -> None:
-    """All its networks answer for each image."""
-    answered = ensemble.eval()(torch.tensor([[1.0], [2.0]]))
-    torch.testing.assert_close(answered, torch.tensor([[37.0], [74.0]]))
-
-
-def test_ensemble_learns_apart(ensemble: Ensemble) -> None:
-    """In training each image is answered by one network, and all get their part of the batch."""
-    answered = ensemble.train()(torch.ones(7, 1))
-    assert answered.flatten().tolist() == [1, 1, 1, 10, 10, 100, 100]
-    answered.sum().backward()
-    assert gradients(ensemble) == [3, 2, 2]
-
-
-def test_ensemble_learns_of_the_last_image(ensemble: Ensemble) -> None:
-    """Of fewer images than networks all learn together, and none has nothing to learn."""
-    ensemble.train()(torch.ones(2, 1)).sum().backward()
-    torch.testing.assert_close(gradients(ensemble), [2 / 3] * 3)

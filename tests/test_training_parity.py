@@ -11,7 +11,7 @@ from torch import nn
 from training import golden
 from training.data import Split
 from training.errors import TrainingError
-from training.models import tiny
+from training.models import ARCHITECTURES
 from training.onnx_graph import to_onnx
 from training.parity import Parity, compare
 
@@ -19,7 +19,7 @@ from training.parity import Parity, compare
 @pytest.fixture
 def model() -> nn.Sequential:
     """An untrained network."""
-    return tiny().eval()
+    return ARCHITECTURES["tiny"]().eval()
 
 
 @pytest.fixture

@@ -121,8 +121,8 @@ def test_no_processor_saturates(variant: Path) -> None:
     assert all(2 * 255 * np.abs(value.astype(int)).max() < 2**15 for value in found.values())
 
 
-@pytest.mark.parametrize(("arch", "networks"), [("digitnet", 1), ("light", 1), ("digitnet-xl", 4)])
-def test_onnxruntime_runs_it_in_int8(arch: str, networks: int, root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("arch", ["digitnet", "light"])
+def test_onnxruntime_runs_it_in_int8(arch: str, root: Path, tmp_path: Path) -> None:
     """From the first pooling to the logits nothing goes back to float, and ReLU costs nothing."""
     model = ARCHITECTURES[arch]().eval()
     proto = quantize(to_onnx(model), load("digits", root / "data", torch.device("cpu")).train)
@@ -131,10 +131,10 @@ def test_onnxruntime_runs_it_in_int8(arch: str, networks: int, root: Path, tmp_p
     options.log_severity_level = 3  # it warns that the file is for this machine alone
     session = onnxruntime.InferenceSession(proto.SerializeToString(), options)
     operators = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
-    assert operators.count("Conv") == networks
-    assert operators.count("QLinearConv") == 3 * networks
+    assert operators.count("Conv") == 1
+    assert operators.count("QLinearConv") == 3
     assert not {"Relu", "DequantizeLinear"} & set(operators)
-    assert operators.count("QuantizeLinear") == networks
+    assert operators.count("QuantizeLinear") == 1
     assert operators.index("MaxPool") < operators.index("QuantizeLinear")
     expected = golden_logits(model)
     difference = np.abs(logits(session, golden_pixels()) - expected).max()

@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from training.data import Split
-from training.models import Ensemble
 
 BINS = 15  # as Guo et al. have it
 BATCH = 1000
@@ -50,11 +49,10 @@ def calibrate(model: nn.Module, images: Split) -> float:
     with torch.inference_mode():
         logits = torch.cat([model(pixels) for pixels, _ in images.batches(BATCH)])
     temperature = fit_temperature(logits, images.labels)
-    for network in model.networks if isinstance(model, Ensemble) else [model]:
-        last = [layer for layer in network.modules() if [*layer.parameters(recurse=False)]][-1]
-        with torch.no_grad():
-            for parameter in last.parameters(recurse=False):
-                parameter.div_(temperature)
+    last = [layer for layer in model.modules() if [*layer.parameters(recurse=False)]][-1]
+    with torch.no_grad():
+        for parameter in last.parameters(recurse=False):
+            parameter.div_(temperature)
     return temperature
 
 

@@ -109,7 +109,7 @@ class Checkpoint:
         self.history.append(epoch)
         self.state = state
 
-    def best_model(self) -> nn.Module:
+    def best_model(self) -> nn.Sequential:
         """Returns the model with its best weights, on the CPU, in evaluation mode."""
         model = ARCHITECTURES[self.run.arch]()
         model.load_state_dict(self.best_weights)

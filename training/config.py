@@ -72,9 +72,6 @@ OURS = Recipe(
     elastic=0.5,
 )
 
-# For four networks at once, each of which sees a quarter of every batch. At a rate that
-# falls to nothing, digitnet-l learned by heart in the end: its validation loss rose.
-SIDE_BY_SIDE = replace(OURS, epochs=80, batch_size=512, learning_rate=2e-3, schedule="constant")
 # A digitnet-l that learned by the recipe above teaches the smaller ones.
 TAUGHT = replace(OURS, epochs=20, teacher="models/digitnet-l/1")
 # Gentler than ours, for small networks, three of them without batch norm. With images
@@ -99,7 +96,6 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     "digitnet": {"default": TAUGHT, "fast": FAST},
     "digitnet-s": {"default": TAUGHT},
     "digitnet-l": {"default": OURS},
-    "digitnet-xl": {"default": SIDE_BY_SIDE},
     "tiny": {"default": replace(GIVEN, epochs=2), "best": BEST, "ceiling": CEILING},
     "dropout": {"default": replace(GIVEN, batch_size=100), "best": BEST, "ceiling": CEILING},
     "light": {"default": GIVEN, "best": BEST, "ceiling": CEILING},

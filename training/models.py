@@ -148,31 +148,6 @@ def digitnet(first: int, second: int, third: int, fourth: int) -> nn.Sequential:
     )
 
 
-class Ensemble(nn.Module):
-    """Networks side by side whose logits are averaged.
-
-    In training each learns from its own part of every batch, as if it were alone:
-    they come to err on different images, which is what averaging lives on. An epoch
-    thus shows each image to one of them. (A last batch of fewer images than networks
-    is learned by all together.) After Lakshminarayanan, Pritzel and Blundell,
-    "Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles" (2017).
-
-    Args:
-        networks: at least one, from the same pixels to the same kind of logits.
-    """
-
-    def __init__(self, *networks: nn.Module) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Returns logits [batch, 10] for pixels [batch, 1, 28, 28]."""
-        if self.training and len(pixels) >= len(self.networks):
-            parts = pixels.tensor_split(len(self.networks))
-            return torch.cat([net(part) for net, part in zip(self.networks, parts, strict=True)])
-        return torch.stack([network(pixels) for network in self.networks]).mean(0)
-
-
 def digitnet_s() -> nn.Sequential:
     """The smallest: 9,834 parameters."""
     return digitnet(16, 16, 16, 20)
@@ -188,16 +163,10 @@ def digitnet_l() -> nn.Sequential:
     return digitnet(32, 64, 64, 128)
 
 
-def digitnet_xl() -> Ensemble:
-    """Four of the largest, side by side: 567,720 parameters."""
-    return Ensemble(*(digitnet_l() for _ in range(4)))
-
-
-ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
+ARCHITECTURES: dict[str, Callable[[], nn.Sequential]] = {
     "digitnet": digitnet_m,
     "digitnet-s": digitnet_s,
     "digitnet-l": digitnet_l,
-    "digitnet-xl": digitnet_xl,
     "tiny": tiny,
     "dropout": dropout,
     "light": light,

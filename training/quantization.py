@@ -48,9 +48,9 @@ class Calibration:
 def quantize(proto: onnx.ModelProto, images: Split) -> onnx.ModelProto:
     """Returns a model's int8 form: the same graph with QuantizeLinear and DequantizeLinear in it.
 
-    A network's first convolution, and all before its second, stays in float:
-    onnxruntime's int8 kernel takes four times as long as its float one for a convolution
-    of a single channel. So do the logits, which eight bits would clip.
+    All that comes before the second convolution stays in float: onnxruntime's
+    int8 kernel takes four times as long as its float one for a convolution of a
+    single channel. So do the logits, which eight bits would clip.
 
     Weights have seven bits. Without VNNI, x86 adds pairs of products in 16 bits
     that saturate: 2 · 255 · 64 just fits, so that every processor gets the same sums.
@@ -60,16 +60,14 @@ def quantize(proto: onnx.ModelProto, images: Split) -> onnx.ModelProto:
         images: of the training set, on the CPU; their activations' ranges become int8's.
     """
     proto = onnx.ModelProto.FromString(proto.SerializeToString())
-    in_float = []
-    parts = _parts(proto.graph)
+    nodes = list(proto.graph.node)
+    second = [i for i, node in enumerate(nodes) if node.op_type == "Conv"][1]
+    # ReLU and max pooling commute. Next to their convolution, int8's ReLU costs nothing;
+    # float's pooling must be next to it, or onnxruntime quantises first and pools slowly.
+    ordered = _swap(nodes[:second], "Relu", "MaxPool") + _swap(nodes[second:], "MaxPool", "Relu")
     proto.graph.ClearField("node")
     proto.graph.ClearField("value_info")  # the shapes between, which pre-processing infers anew
-    for first, nodes in parts:
-        # ReLU and max pooling commute. Next to their convolution, int8's ReLU costs nothing;
-        # float's pooling must be next to it, or onnxruntime quantises first and pools slowly.
-        orders = ("Relu", "MaxPool") if first else ("MaxPool", "Relu")
-        proto.graph.node.extend(_swap(nodes, *orders))
-        in_float += [node.name for node in nodes if first]
+    proto.graph.node.extend(ordered)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         onnx.save(proto, path)
@@ -80,7 +78,7 @@ def quantize(proto: onnx.ModelProto, images: Split) -> onnx.ModelProto:
             path,
             Calibration(images),
             op_types_to_quantize=OPERATORS,
-            nodes_to_exclude=in_float,
+            nodes_to_exclude=[node.name for node in ordered[:second]],
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             per_channel=True,
@@ -88,22 +86,6 @@ def quantize(proto: onnx.ModelProto, images: Split) -> onnx.ModelProto:
             extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
         )
         return onnx.load(path)
-
-
-def _parts(graph: onnx.GraphProto) -> list[tuple[bool, list[onnx.NodeProto]]]:
-    """Returns the graph's nodes in order, cut wherever a network's first layers begin or end.
-
-    With each part goes whether it is such first layers. They end before the first
-    convolution of several channels, and come again where a next network begins.
-    """
-    channels = {weights.name: weights.dims[1] for weights in graph.initializer if weights.dims[1:]}
-    parts: list[tuple[bool, list[onnx.NodeProto]]] = [(True, [])]
-    for node in graph.node:
-        first = channels[node.input[1]] == 1 if node.op_type == "Conv" else parts[-1][0]
-        if first != parts[-1][0]:
-            parts.append((first, []))
-        parts[-1][1].append(node)
-    return parts
 
 
 def _swap(nodes: list[onnx.NodeProto], first: str, second: str) -> list[onnx.NodeProto]:
