@@ -48,6 +48,14 @@ def test_best_beats_the_reference(found: Any, arch: str) -> None:
     assert accuracy["mean"] > REFERENCES[arch].accuracy
 
 
+@pytest.mark.parametrize("arch", REFERENCES)
+def test_a_teacher_adds(found: Any, arch: str) -> None:
+    """What is called a ceiling is higher than all else on the same layers."""
+    accuracy = found(f"{arch}-ceiling")["test_accuracy"]
+    assert accuracy["n"] >= 3
+    assert accuracy["mean"] > found(f"{arch}-best")["test_accuracy"]["mean"]
+
+
 def test_fast_training(found: Any) -> None:
     """Two epochs of the fast recipe are enough, and take at most a fifth of light's time."""
     fast = found("fast-cpu")
