@@ -29,7 +29,7 @@ def augment(images: Tensor, recipe: Recipe) -> Tensor:
         return images
     n, _, height, width = images.shape
     # Sampling grids are in units of half the image's side, from its centre.
-    pixel = images.new_tensor([2 / width, 2 / height])
+    pixel = torch.cat([images.new_full((1,), 2 / side) for side in (width, height)])
     grid = affine_grid(_affine(n, pixel, recipe), list(images.shape), align_corners=False)
     if recipe.elastic:
         knots = (n, 2, height // KNOT_SPACING + 1, width // KNOT_SPACING + 1)

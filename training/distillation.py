@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
+import onnx
 import torch
-from onnxruntime import InferenceSession
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from training import distributed
 from training.checkpoint import Run
 from training.export import MODEL_FILE, identify
-from training.parity import logits, open_session
+from training.models import channels_last
+from training.onnx_graph import from_onnx
 
 # After Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network"
 # (2015). Softened this far, a teacher's second and third choices still count.
@@ -38,34 +39,40 @@ def teacher_sha256(folder: str, dataset_sha256: str) -> str:
     return str(teacher["sha256"]) if learned == dataset_sha256 else ""
 
 
-def teacher_of(run: Run) -> "Teacher | None":
-    """Returns who teaches a run, if anyone does."""
+def teacher_of(run: Run, device: torch.device) -> "Teacher | None":
+    """Returns who teaches a run, if anyone does, on the device that it trains on."""
     if not run.teacher_sha256:
         return None
     file = Path(run.recipe.teacher) / MODEL_FILE
-    return Teacher(open_session(distributed.from_first(file.read_bytes)))
+    model = from_onnx(onnx.load_from_string(distributed.from_first(file.read_bytes)))
+    return Teacher(channels_last(model.to(device)))
 
 
 class Teacher:
     """An exported model that answers about the images as they are shown in training.
 
     Args:
-        session: onnxruntime's, of the model.
+        model: from pixels to logits, in evaluation mode.
     """
 
-    def __init__(self, session: InferenceSession) -> None:
-        self.session = session
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
 
-    def loss(self, answered: Tensor, images: Tensor, of_labels: Tensor) -> Tensor:
-        """Returns the loss against the teacher's answers and, in part, against the labels.
+    @torch.no_grad()
+    def answer(self, images: Tensor) -> Tensor:
+        """Returns softened probabilities [n, 10] for images [n, 1, 28, 28] in [0, 1]."""
+        logits: Tensor = self.model(images).float()
+        return (logits / TEMPERATURE).softmax(1)
 
-        Args:
-            answered: the student's logits [n, 10].
-            images: what it was shown, [n, 1, 28, 28] in [0, 1].
-            of_labels: its loss against the labels.
-        """
-        taught = torch.from_numpy(logits(self.session, images.numpy(force=True)))
-        wanted = (taught.to(answered.device) / TEMPERATURE).softmax(1)
-        # Gradients shrink with the temperature's square.
-        of_answers = cross_entropy(answered / TEMPERATURE, wanted) * TEMPERATURE**2
-        return of_labels.lerp(of_answers, WEIGHT)
+
+def taught(answered: Tensor, wanted: Tensor, of_labels: Tensor) -> Tensor:
+    """Returns the loss against a teacher's answers and, in part, against the labels.
+
+    Args:
+        answered: the student's logits [n, 10].
+        wanted: what its teacher answered, [n, 10].
+        of_labels: the student's loss against the labels.
+    """
+    # Gradients shrink with the temperature's square.
+    of_answers = cross_entropy(answered / TEMPERATURE, wanted) * TEMPERATURE**2
+    return of_labels.lerp(of_answers, WEIGHT)

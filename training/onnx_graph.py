@@ -4,9 +4,10 @@ import warnings
 
 import onnx
 import torch
+from onnx.numpy_helper import to_array
 from torch import Tensor, nn
 
-from training.models import example_pixels
+from training.models import ARCHITECTURES, example_pixels
 
 OPSET = 20
 
@@ -51,6 +52,35 @@ def to_onnx(model: nn.Module) -> onnx.ModelProto:
     proto: onnx.ModelProto = program.model_proto  # type: ignore[union-attr] # None is for files
     _drop_notes(proto)
     return proto
+
+
+def from_onnx(proto: onnx.ModelProto) -> nn.Sequential:
+    """Returns an exported model as a module again, in evaluation mode.
+
+    Its batch norms stay in the convolutions that they were folded into.
+
+    Args:
+        proto: the model in float, with its metadata.
+
+    Raises:
+        KeyError: if it is in int8, or its architecture is none of `ARCHITECTURES` as they are.
+    """
+    facts = {entry.key: entry.value for entry in proto.metadata_props}
+    weights = {one.name: torch.tensor(to_array(one)) for one in proto.graph.initializer}
+    layers = []
+    for number, layer in enumerate(ARCHITECTURES[facts["architecture"]]()):
+        if isinstance(layer, nn.BatchNorm2d):
+            continue
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            name = f"model.{number}"
+            # Where batch norm was folded in, the exporter has made up a bias of that name.
+            biases = [
+                weights[end] for end in (f"{name}.bias", f"{name}.weight_bias") if end in weights
+            ]
+            layer.weight = nn.Parameter(weights[f"{name}.weight"])
+            layer.register_parameter("bias", nn.Parameter(biases[0]) if biases else None)
+        layers.append(layer)
+    return nn.Sequential(*layers).eval()
 
 
 def _drop_notes(proto: onnx.ModelProto) -> None:

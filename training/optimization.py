@@ -1,9 +1,10 @@
 """What moves the weights: optimizer, schedule, and moving average."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel
@@ -51,10 +52,12 @@ class WarmedAverage(AveragedModel):
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        def average(averaged: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
-            if not averaged.is_floating_point():  # batch norm counts its batches
-                return current
-            n = float(updates)
-            return torch.lerp(current, averaged, min(decay, (1 + n) / (10 + n)))
+        super().__init__(model, multi_avg_fn=self._average, use_buffers=True)
+        self.decay = decay
 
-        super().__init__(model, avg_fn=average, use_buffers=True)
+    def _average(self, averaged: Any, current: Any, _updates: Any) -> None:
+        if not averaged[0].is_floating_point():  # batch norm counts its batches
+            torch._foreach_copy_(averaged, current)
+            return
+        n = float(self.n_averaged)  # which, unlike what is given here, is not on the device
+        torch._foreach_lerp_(averaged, current, 1 - min(self.decay, (1 + n) / (10 + n)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from rich.progress import Progress
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from training import distributed
@@ -16,9 +16,10 @@ from training.augment import augment
 from training.calibration import calibrate
 from training.checkpoint import Checkpoint, Epoch, Run, Score
 from training.data import Dataset, Split, hold_out
-from training.distillation import teacher_of
+from training.distillation import taught, teacher_of
 from training.errors import TrainingError
-from training.models import ARCHITECTURES
+from training.graphs import Recorded
+from training.models import ARCHITECTURES, channels_last
 from training.optimization import WarmedAverage, make_optimizer, make_schedule
 
 EVALUATION_BATCH = 1000
@@ -124,15 +125,17 @@ class Trainer:
         self.device = images.labels.device
         self.steps_per_epoch = -(-len(images) // run.recipe.batch_size)
         torch.manual_seed(run.seed)
-        # Channels last is the layout that CPUs' and GPUs' convolutions like best.
-        self.model = ARCHITECTURES[run.arch]().to(self.device)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # not in its stub
-        self.teacher = teacher_of(run)
+        self.model = channels_last(ARCHITECTURES[run.arch]().to(self.device))
+        self.teacher = teacher_of(run, self.device)
         self.bfloat16 = run.recipe.precision == "bfloat16"
         self.optimizer = make_optimizer(self.model.parameters(), run.recipe)
         self.schedule = make_schedule(self.optimizer, run.recipe, self.steps_per_epoch)
         self.average = WarmedAverage(self.model, run.recipe.ema_decay)
         self.parallel = distributed.data_parallel(self.model)
+        self.loss_sum = torch.zeros((), device=self.device)
+        self.right = torch.zeros((), dtype=torch.int64, device=self.device)
+        alone_on_cuda = self.device.type == "cuda" and distributed.processes() == 1
+        self.learn = Recorded(self._learn) if alone_on_cuda else self._learn
 
     @property
     def candidate(self) -> nn.Module:
@@ -153,34 +156,41 @@ class Trainer:
             on_step: called after each step.
         """
         self.model.train()
-        loss_sum = torch.zeros((), device=self.device)
-        right = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.loss_sum.zero_()
+        self.right.zero_()
         batches = self.images.batches(self.recipe.batch_size, shuffle=True)
         with distributed.own_randomness(self.device):
             for pixels, labels in batches:
-                part, weight = distributed.share(len(labels))
-                augmented = augment(pixels[part], self.recipe)
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                    logits = self.parallel(augmented).float()
-                loss = cross_entropy(
-                    logits, labels[part], label_smoothing=self.recipe.label_smoothing
-                )
-                if self.teacher:
-                    loss = self.teacher.loss(logits, augmented, of_labels=loss)
-                loss = weight * loss
-                self.optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call] # torch's own
+                self.learn(pixels, labels)
                 self.optimizer.step()
                 self.schedule.step()
                 if self.recipe.ema_decay:
                     self.average.update_parameters(self.model)
-                own = cross_entropy(logits.detach(), labels[part])  # of whatever is minimised
-                loss_sum += weight * own * len(labels)
-                right += bool(weight) * (logits.argmax(1) == labels[part]).sum()
                 on_step()
-        loss_sum = distributed.total(loss_sum) / distributed.processes()
-        right = distributed.total(right)
-        return Score(loss_sum.item() / len(self.images), right.item() / len(self.images))
+        loss = distributed.total(self.loss_sum).item() / distributed.processes()
+        right = distributed.total(self.right).item()
+        return Score(loss / len(self.images), right / len(self.images))
+
+    def _learn(self, pixels: Tensor, labels: Tensor) -> None:
+        """Finds the gradients of a batch, and counts it in.
+
+        Args:
+            pixels: [n, 1, 28, 28] in [0, 1].
+            labels: int64 [n].
+        """
+        part, weight = distributed.share(len(labels))
+        augmented = augment(pixels[part], self.recipe)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            logits = self.parallel(augmented).float()
+            wanted = self.teacher.answer(augmented) if self.teacher else None
+        loss = cross_entropy(logits, labels[part], label_smoothing=self.recipe.label_smoothing)
+        if wanted is not None:
+            loss = taught(logits, wanted, of_labels=loss)
+        self.optimizer.zero_grad(set_to_none=False)  # they stay where a recorded step puts them
+        (weight * loss).backward()  # type: ignore[no-untyped-call] # torch's own
+        own = cross_entropy(logits.detach(), labels[part])  # of whatever is minimised
+        self.loss_sum += weight * own * len(labels)
+        self.right += bool(weight) * (logits.argmax(1) == labels[part]).sum()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything that the next step depends on."""
