@@ -33,7 +33,9 @@ class Recipe:
     warmup: Annotated[float, FRACTION, "Part of the one-cycle run in which the rate climbs."] = 0.2
     label_smoothing: Annotated[float, FRACTION, "Probability spread over all ten classes."] = 0.0
     teacher: Annotated[
-        str, STRING, "An exported model to learn from too, on the data that it learned itself."
+        str,
+        STRING,
+        "Exported models to learn from too, with commas between them, on data that they learned.",
     ] = ""
     ema_decay: Annotated[float, FRACTION, "Of the weights' moving average; 0 for none."] = 0.0
     precision: Annotated[
@@ -96,6 +98,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     "digitnet": {"default": TAUGHT, "fast": FAST},
     "digitnet-s": {"default": TAUGHT},
     "digitnet-l": {"default": OURS},
+    "digitnet-xl": {"default": replace(OURS, batch_size=256, learning_rate=4e-3)},
     "tiny": {"default": replace(GIVEN, epochs=2), "best": BEST, "ceiling": CEILING},
     "dropout": {"default": replace(GIVEN, batch_size=100), "best": BEST, "ceiling": CEILING},
     "light": {"default": GIVEN, "best": BEST, "ceiling": CEILING},

@@ -1,5 +1,6 @@
 """How a run went: on the screen, as JSON, and as a plot."""
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from training.checkpoint import Checkpoint, Run
 from training.files import atomic, write_json
 
+PLOT_EVERY = 10  # seconds: on a GPU a plot takes longer to draw than an epoch to train
 HEADER = "epoch  train loss  accuracy  validation loss  accuracy  learning rate  seconds"
 
 
@@ -25,6 +27,7 @@ class History:
         self.folder = folder
         self.device = device
         self.epochs = 0  # that were reported
+        self._next_plot = 0.0
         self.console = Console(highlight=False)
 
     def start(self, run: Run) -> None:
@@ -37,6 +40,8 @@ class History:
     def add(self, checkpoint: Checkpoint) -> None:
         """Prints the last epoch as a row of the table, and writes the history anew.
 
+        The plot follows every few seconds.
+
         Raises:
             TrainingError: if the history cannot be written.
         """
@@ -48,6 +53,9 @@ class History:
             f"{epoch.learning_rate:13.2e}  {epoch.seconds:7.1f}"
         )
         self._write(checkpoint)
+        if time.monotonic() >= self._next_plot:
+            self._plot(checkpoint)
+            self._next_plot = time.monotonic() + PLOT_EVERY
 
     def finish(self, checkpoint: Checkpoint) -> None:
         """Prints how the best epoch did on the test images, and adds that to the history.
@@ -56,6 +64,7 @@ class History:
             TrainingError: if the history cannot be written.
         """
         self._write(checkpoint)
+        self._plot(checkpoint)
         if checkpoint.test:
             self.console.print(
                 f"Epoch {checkpoint.best_epoch} is the best on the validation images; on the test "
@@ -76,6 +85,8 @@ class History:
             "test": checkpoint.test and asdict(checkpoint.test),
         }
         write_json(self.folder / "history.json", history)
+
+    def _plot(self, checkpoint: Checkpoint) -> None:
         with atomic(self.folder / "history.png") as temporary:
             plot(checkpoint).savefig(temporary)
 

@@ -124,6 +124,7 @@ class Trainer:
         self.images = images
         self.device = images.labels.device
         self.steps_per_epoch = -(-len(images) // run.recipe.batch_size)
+        torch.backends.cudnn.benchmark = True  # shapes stay the same from step to step
         torch.manual_seed(run.seed)
         self.model = channels_last(ARCHITECTURES[run.arch]().to(self.device))
         self.teacher = teacher_of(run, self.device)
