@@ -1,13 +1,12 @@
 """What the stored results have to show, so that no new result breaks what is promised."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from training.config import recipe_named
+from training.config import Recipe, recipe_named
 from training.experiments.plan import REFERENCES, STUDIES, Study
 
 SIZES = ("digitnet", "digitnet-s", "digitnet-l")
@@ -24,19 +23,23 @@ def test_studies(found: Any, study: Study) -> None:
     """What is stored of a recipe is of the recipe as it is now, with all its seeds, on MNIST."""
     there = found(study.name)
     assert there["dataset"] == "mnist"
-    assert there["settings"] == asdict(recipe_named(study.arch, study.recipe))
+    assert Recipe(**there["settings"]) == recipe_named(study.arch, study.recipe)
     assert there["test_accuracy"]["n"] >= study.seeds
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters", "accuracy"),
-    [("digitnet", 20_000, 0.996), ("digitnet-s", 10_000, 0.995)],
+    ("name", "parameters", "accuracy", "seeds"),
+    [
+        ("digitnet-default", 20_000, 0.996, 5),
+        ("digitnet-s-default", 10_000, 0.995, 5),
+        ("digitnet-l-taught", 150_000, 0.9975, 3),
+    ],
 )
-def test_sizes(found: Any, name: str, parameters: int, accuracy: float) -> None:
-    """The small models are as small and as accurate as they are meant to be, on average."""
-    study = found(f"{name}-default")
+def test_sizes(found: Any, name: str, parameters: int, accuracy: float, seeds: int) -> None:
+    """Each size is as small and as accurate as it is meant to be, on average."""
+    study = found(name)
     assert study["parameters"] < parameters
-    assert study["test_accuracy"]["n"] >= 5
+    assert study["test_accuracy"]["n"] >= seeds
     assert study["test_accuracy"]["mean"] >= accuracy
 
 
@@ -64,6 +67,15 @@ def test_fast_training(found: Any) -> None:
     assert fast["fast"]["test_accuracy"]["n"] >= 5
     assert fast["fast"]["test_accuracy"]["mean"] >= 0.99
     assert fast["seconds_of_fast_over_light"] <= 0.2
+
+
+def test_fast_training_on_cuda(found: Any) -> None:
+    """Where there is a GPU, two epochs take less than two seconds."""
+    fast = found("fast-cuda")
+    assert fast["dataset"] == "mnist"
+    assert fast["fast"]["test_accuracy"]["n"] >= 5
+    assert fast["fast"]["test_accuracy"]["mean"] >= 0.99
+    assert fast["fast"]["seconds"]["mean"] <= 2
 
 
 def test_two_processes_are_as_good_as_one(found: Any) -> None:

@@ -4,6 +4,8 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 import torch
 from click.testing import CliRunner
@@ -12,7 +14,9 @@ from training import config
 from training.checkpoint import Run
 from training.cli import main
 from training.data import Dataset, Split, load
-from training.distillation import teacher_sha256
+from training.distillation import teacher_of, teacher_sha256
+from training.errors import TrainingError
+from training.onnx_graph import from_onnx
 from training.train import Trainer, evaluate
 
 CPU = torch.device("cpu")
@@ -50,6 +54,60 @@ def test_students_learn_from_the_teacher(root: Path, digits: Dataset) -> None:
         for _ in range(10):
             trainer.train_epoch(lambda: None)
         assert (evaluate(trainer.candidate, digits.test).accuracy > 0.9) == known
+
+
+def test_an_exported_model_answers_as_a_module(root: Path, project: Path) -> None:
+    """Read back from its file, a model of any architecture gives its own golden answers."""
+    files = [*project.glob("models/digitnet*/1/model.onnx"), root / "models/digitnet/1/model.onnx"]
+    for file in files:
+        if "int8" not in str(file):
+            with np.load(file.with_name("golden.npz")) as golden, torch.inference_mode():
+                answers = from_onnx(onnx.load(file))(torch.from_numpy(golden["pixels"]))
+                torch.testing.assert_close(
+                    answers, torch.from_numpy(golden["logits"]), rtol=0, atol=1e-4
+                )
+
+
+def test_several_teachers_answer_together(root: Path, project: Path, digits: Dataset) -> None:
+    """What is learned is the mean of their probabilities, softened by the temperature."""
+    mine, bundled = (folder / "models/digitnet/1" for folder in (root, project))
+    run = taught(mine, digits)
+    both = replace(
+        run, recipe=replace(run.recipe, teacher=f"{mine},{bundled}", teacher_temperature=3.0)
+    )
+    pixels = digits.test.images[:5] / 255
+    logits = [from_onnx(onnx.load(folder / "model.onnx"))(pixels) for folder in (mine, bundled)]
+    expected = sum((one / 3).softmax(1) for one in logits) / 2
+    teacher = teacher_of(both, CPU)
+    assert teacher is not None
+    torch.testing.assert_close(teacher.answer(pixels), expected)
+
+
+def test_one_teacher_of_other_data_is_enough(root: Path, digits: Dataset, project: Path) -> None:
+    """Where one of several learned other data, none is asked."""
+    mine, mnist = (folder / "models/digitnet/1" for folder in (root, project))
+    assert teacher_sha256(f"{mine},{mine}", digits.sha256).count(",") == 1
+    assert not teacher_sha256(f"{mine},{mnist}", digits.sha256)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_a_teachers_weight(root: Path, digits: Dataset, weight: float) -> None:
+    """At 0 a teacher changes nothing, at 1 the labels do not."""
+    run = taught(root / "models/digitnet/1", digits)
+    weighed = replace(run, recipe=replace(run.recipe, teacher_weight=weight))
+    teacher = teacher_of(weighed, CPU)
+    assert teacher is not None
+    logits = torch.randn(5, 10)
+    wanted = teacher.answer(digits.test.images[:5] / 255)
+    losses = [teacher.loss(logits, wanted, of_labels=torch.tensor(one)) for one in (1.0, 2.0)]
+    assert (losses[0] == losses[1]) == (weight == 1)
+    assert (losses[0] == 1) == (weight == 0)
+
+
+def test_a_teacher_in_int8_is_refused(project: Path) -> None:
+    """Integers teach nobody, and that is said at once."""
+    with pytest.raises(TrainingError, match=r"digitnet-int8/1 is in int8: name"):
+        teacher_sha256(str(project / "models/digitnet-int8/1"), "")
 
 
 def test_a_teacher_of_other_data_is_not_asked(root: Path, digits: Dataset, project: Path) -> None:

@@ -10,15 +10,11 @@ from torch.nn.functional import cross_entropy
 
 from training import distributed
 from training.checkpoint import Run
+from training.config import Recipe
 from training.errors import TrainingError
 from training.export import MODEL_FILE, identify
 from training.models import channels_last
 from training.onnx_graph import from_onnx
-
-# After Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network"
-# (2015). Softened this far, a teacher's second and third choices still count.
-TEMPERATURE = 2.0
-WEIGHT = 0.9  # of the teacher's answers; the labels have the rest
 
 
 def teacher_sha256(teachers: str, dataset_sha256: str) -> str:
@@ -58,34 +54,38 @@ def teacher_of(run: Run, device: torch.device) -> "Teacher | None":
     files = [folder / MODEL_FILE for folder in folders(run.recipe.teacher)]
     contents = [distributed.from_first(file.read_bytes) for file in files]
     models = [from_onnx(onnx.load_from_string(content)).to(device) for content in contents]
-    return Teacher([channels_last(model) for model in models])
+    return Teacher([channels_last(model) for model in models], run.recipe)
 
 
 class Teacher:
     """Exported models that answer together about the images as they are shown in training.
 
+    After Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015).
+
     Args:
         models: from pixels to logits, in evaluation mode.
+        recipe: says how soft their answers are, and what they weigh.
     """
 
-    def __init__(self, models: Sequence[nn.Module]) -> None:
+    def __init__(self, models: Sequence[nn.Module], recipe: Recipe) -> None:
         self.models = models
+        self.temperature = recipe.teacher_temperature
+        self.weight = recipe.teacher_weight
 
     @torch.no_grad()
     def answer(self, images: Tensor) -> Tensor:
         """Returns softened probabilities [n, 10] for images [n, 1, 28, 28] in [0, 1]."""
-        answers = [(model(images).float() / TEMPERATURE).softmax(1) for model in self.models]
+        answers = [(model(images).float() / self.temperature).softmax(1) for model in self.models]
         return torch.stack(answers).mean(0)
 
+    def loss(self, answered: Tensor, wanted: Tensor, of_labels: Tensor) -> Tensor:
+        """Returns the loss against the teacher's answers and, in part, against the labels.
 
-def taught(answered: Tensor, wanted: Tensor, of_labels: Tensor) -> Tensor:
-    """Returns the loss against a teacher's answers and, in part, against the labels.
-
-    Args:
-        answered: the student's logits [n, 10].
-        wanted: what its teacher answered, [n, 10].
-        of_labels: the student's loss against the labels.
-    """
-    # Gradients shrink with the temperature's square.
-    of_answers = cross_entropy(answered / TEMPERATURE, wanted) * TEMPERATURE**2
-    return of_labels.lerp(of_answers, WEIGHT)
+        Args:
+            answered: the student's logits [n, 10].
+            wanted: what its teacher answered, [n, 10].
+            of_labels: the student's loss against the labels.
+        """
+        # Gradients shrink with the temperature's square.
+        of_answers = cross_entropy(answered / self.temperature, wanted) * self.temperature**2
+        return of_labels.lerp(of_answers, self.weight)

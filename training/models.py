@@ -6,6 +6,7 @@ serving cannot disagree about it.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -164,35 +165,47 @@ def digitnet_l() -> nn.Sequential:
     return digitnet(32, 64, 64, 128)
 
 
-def digitnet_xl() -> nn.Sequential:
-    """The teacher, which is not made to be served: 1,128,170 parameters.
+def digitnet_xl(size: int, *channels: int) -> nn.Sequential:
+    """Teachers, which are not made to be served: convolutions of one size that never pool.
 
-    It never pools, so that where a stroke ends is known to the last layer; that
-    takes eighteen times digitnet-l's multiplications. After An, Lee, Park, Yang and So,
-    "An Ensemble of Simple Convolutional Neural Network Models for MNIST Digit
-    Recognition" (2020), whose M5 has these convolutions.
+    So their last layer still knows where each stroke ends. Convolutions of three, five and
+    seven pixels err on different images, and less together than any one does. Layers
+    and channels are those of M3, M5 and M7 in An, Lee, Park, Yang and So, "An Ensemble of
+    Simple Convolutional Neural Network Models for MNIST Digit Recognition" (2020).
+
+    Args:
+        size: of all convolutions, in pixels.
+        channels: of each.
     """
-    return nn.Sequential(
-        *convolution(1, 32, 5, pad=0),  # [b, 32, 24, 24]
-        nn.ReLU(),
-        *convolution(32, 64, 5, pad=0),  # [b, 64, 20, 20]
-        nn.ReLU(),
-        *convolution(64, 96, 5, pad=0),  # [b, 96, 16, 16]
-        nn.ReLU(),
-        *convolution(96, 128, 5, pad=0),  # [b, 128, 12, 12]
-        nn.ReLU(),
-        *convolution(128, 160, 5, pad=0),  # [b, 160, 8, 8]
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(160 * 8 * 8, CLASSES),
-    )
+    layers = []
+    for channels_in, channels_out in pairwise((1, *channels)):
+        layers += [*convolution(channels_in, channels_out, size, pad=0), nn.ReLU()]
+    side = IMAGE_SHAPE[-1] - len(channels) * (size - 1)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels[-1] * side**2, CLASSES))
+
+
+def digitnet_xl3() -> nn.Sequential:
+    """The teacher that is deepest: 1,124,170 parameters."""
+    return digitnet_xl(3, *range(32, 177, 16))
+
+
+def digitnet_xl5() -> nn.Sequential:
+    """The one in between: 1,128,170 parameters."""
+    return digitnet_xl(5, 32, 64, 96, 128, 160)
+
+
+def digitnet_xl7() -> nn.Sequential:
+    """The one that looks furthest at once: 2,291,962 parameters."""
+    return digitnet_xl(7, 48, 96, 144, 192)
 
 
 ARCHITECTURES: dict[str, Callable[[], nn.Sequential]] = {
     "digitnet": digitnet_m,
     "digitnet-s": digitnet_s,
     "digitnet-l": digitnet_l,
-    "digitnet-xl": digitnet_xl,
+    "digitnet-xl3": digitnet_xl3,
+    "digitnet-xl5": digitnet_xl5,
+    "digitnet-xl7": digitnet_xl7,
     "tiny": tiny,
     "dropout": dropout,
     "light": light,

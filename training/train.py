@@ -16,7 +16,7 @@ from training.augment import augment
 from training.calibration import calibrate
 from training.checkpoint import Checkpoint, Epoch, Run, Score
 from training.data import Dataset, Split, hold_out
-from training.distillation import taught, teacher_of
+from training.distillation import teacher_of
 from training.errors import TrainingError
 from training.graphs import Recorded
 from training.models import ARCHITECTURES, channels_last
@@ -185,8 +185,8 @@ class Trainer:
             logits = self.parallel(augmented).float()
             wanted = self.teacher.answer(augmented) if self.teacher else None
         loss = cross_entropy(logits, labels[part], label_smoothing=self.recipe.label_smoothing)
-        if wanted is not None:
-            loss = taught(logits, wanted, of_labels=loss)
+        if self.teacher and wanted is not None:
+            loss = self.teacher.loss(logits, wanted, of_labels=loss)
         self.optimizer.zero_grad(set_to_none=False)  # they stay where a recorded step puts them
         (weight * loss).backward()  # type: ignore[no-untyped-call] # torch's own
         own = cross_entropy(logits.detach(), labels[part])  # of whatever is minimised

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training.config import Recipe
 from training.experiments import plan
 from training.experiments.plan import REFERENCES, Reference
 from training.experiments.results import read
@@ -118,7 +119,9 @@ def _version(results: Path, file: Found, *, here: bool) -> Version:
     of_its_recipe = (
         (study, study.found["runs"])
         for study in studied(results)
-        if study.found and study.arch == facts["architecture"] and study.found["settings"] == recipe
+        if study.found
+        and study.arch == facts["architecture"]
+        and Recipe(**study.found["settings"]) == Recipe(**recipe)
     )
     study, runs = next(of_its_recipe, (None, []))
 

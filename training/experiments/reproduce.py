@@ -4,13 +4,13 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-from training.config import recipe_named
+from training.config import TEACHERS, Recipe, recipe_named
 from training.errors import TrainingError
 from training.experiments import plan
 from training.experiments.evidence import Found, Version, stored, versions
+from training.export import identify
 from training.options import pick_device
 
 Folders = Mapping[str, Path]
@@ -54,6 +54,10 @@ def missing(folders: Folders, *, dataset: str, device: str, jobs: int) -> Iterat
             which = [f"--arch={study.arch}", f"--recipe={study.recipe}", f"--seeds={study.seeds}"]
             at = _flags(folders, "results", "data", "runs")
             yield ["-m", "training", "study", *which, *how, f"--jobs={jobs}", *at]
+        if study.teaches and not _is_teacher(study, dataset):
+            which = [f"--arch={study.arch}", f"--name={study.name}-0", "--version=1"]
+            at = _flags(folders, "data", "runs")
+            yield ["-m", "training", "export", *which, f"--models={TEACHERS}", *at]
     yield from _missing_exports(folders)
     yield from _missing_measurements(folders)
     at = _flags(folders, "results", "data")
@@ -64,6 +68,12 @@ def missing(folders: Folders, *, dataset: str, device: str, jobs: int) -> Iterat
     if not (distributed and _is_of(distributed, FAST, dataset)):
         yield ["-m", "bench.distributed", "--recipe=fast", f"--dataset={dataset}", *at]
     yield ["-m", "training", "report", *_flags(folders, "results", "models", "docs")]
+
+
+def _is_teacher(study: plan.Study, dataset: str) -> bool:
+    """Returns whether a study's network is there for others to learn from."""
+    version = TEACHERS / study.arch / "1"
+    return version.exists() and identify(version)["metadata"]["dataset"] == dataset
 
 
 def _missing_exports(folders: Folders) -> Iterator[list[str]]:
@@ -111,7 +121,9 @@ def _is_studied(study: plan.Study, found: Found | None, dataset: str) -> bool:
 
 def _is_of(found: Found, recipe: tuple[str, str], dataset: str) -> bool:
     """Returns whether what is stored is of this architecture's recipe as it is now."""
-    return bool(found["dataset"] == dataset and found["settings"] == asdict(recipe_named(*recipe)))
+    return bool(
+        found["dataset"] == dataset and Recipe(**found["settings"]) == recipe_named(*recipe)
+    )
 
 
 def _is_exported(study: Found, form: str, there: Sequence[Version]) -> bool:
@@ -121,6 +133,6 @@ def _is_exported(study: Found, form: str, there: Sequence[Version]) -> bool:
         and version.file["metadata"]["architecture"] == study["arch"]
         and version.file["metadata"]["dataset_sha256"] == study["dataset_sha256"]
         and version.file["metadata"]["seed"] == str(study["chosen"])
-        and version.recipe == study["settings"]
+        and Recipe(**version.recipe) == Recipe(**study["settings"])
         for version in there
     )
