@@ -36,8 +36,8 @@ train: $(VENV)/.training ## Train ARCH by its RECIPE on DATASET
 export: $(VENV)/.training ## Export what was trained as a new version in models/, once parity is proved
 	$(BIN)/python -m training export --arch $(ARCH)
 
-teachers: $(VENV)/.training ## Train and export what teaches digitnet-l's recipe "taught", best on a GPU
-	for arch in digitnet-xl3 digitnet-xl5 digitnet-xl7; do \
+teachers: $(VENV)/.training ## Train and export what teaches digitnet-l's recipe "taught", in an hour
+	for arch in digitnet-xl5 digitnet-xl7; do \
 		$(BIN)/python -m training train --arch $$arch --dataset $(DATASET) --device $(DEVICE) && \
 		$(BIN)/python -m training export --arch $$arch --models runs/teachers --version 1 || exit; \
 	done

@@ -78,7 +78,8 @@ class Checkpoint:
         run: what is trained.
         git_commit: the training code's.
         history: the epochs so far.
-        best_epoch: the one that did best on the validation images so far.
+        best_epoch: the one with the best validation accuracy so far, or the last if the
+            recipe keeps that.
         best_weights: the model's state after that epoch.
         state: what training needs to go on as though it had never stopped.
         temperature: by which the best weights' logits were divided when the run was finished.
@@ -95,24 +96,19 @@ class Checkpoint:
     test: Score | None = None
 
     def add(self, epoch: Epoch, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Takes in one more epoch; of equally good ones, the later is the best.
-
-        The recipe says what is good: a high accuracy, or a low loss.
+        """Takes in one more epoch; of equally accurate ones, the later is the best.
 
         Args:
             epoch: its row of the history.
             weights: the state of the model that would be kept.
             state: what training needs to go on.
         """
-        self.history.append(epoch)
-        if self._merit(epoch) >= max(self._merit(past) for past in self.history):
+        best = max((past.validation.accuracy for past in self.history), default=0.0)
+        if self.run.recipe.keep == "last" or epoch.validation.accuracy >= best:
             self.best_epoch = epoch.epoch
             self.best_weights = {name: value.clone() for name, value in weights.items()}
+        self.history.append(epoch)
         self.state = state
-
-    def _merit(self, epoch: Epoch) -> float:
-        by_loss = self.run.recipe.monitor == "loss"
-        return -epoch.validation.loss if by_loss else epoch.validation.accuracy
 
     def best_model(self) -> nn.Sequential:
         """Returns the model with its best weights, on the CPU, in evaluation mode."""

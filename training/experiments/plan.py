@@ -32,7 +32,6 @@ STUDIES = (
     Study("digitnet", "default", exports=("float", "int8")),
     Study("digitnet", "fast"),
     Study("digitnet-s", "default", exports=("float", "int8")),
-    Study("digitnet-xl3", "default", seeds=1, teaches=True),
     Study("digitnet-xl5", "default", seeds=1, teaches=True),
     Study("digitnet-xl7", "default", seeds=1, teaches=True),
     Study("digitnet-l", "default", seeds=3),
