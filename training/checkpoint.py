@@ -79,7 +79,7 @@ class Checkpoint:
         git_commit: the training code's.
         history: the epochs so far.
         best_epoch: the one with the best validation accuracy so far, or the last if the
-            recipe keeps that.
+            recipe monitors none.
         best_weights: the model's state after that epoch.
         state: what training needs to go on as though it had never stopped.
         temperature: by which the best weights' logits were divided when the run was finished.
@@ -104,7 +104,7 @@ class Checkpoint:
             state: what training needs to go on.
         """
         best = max((past.validation.accuracy for past in self.history), default=0.0)
-        if self.run.recipe.keep == "last" or epoch.validation.accuracy >= best:
+        if self.run.recipe.monitor == "none" or epoch.validation.accuracy >= best:
             self.best_epoch = epoch.epoch
             self.best_weights = {name: value.clone() for name, value in weights.items()}
         self.history.append(epoch)

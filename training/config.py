@@ -57,9 +57,9 @@ class Recipe:
     validation: Annotated[
         float, FloatRange(min=0, max=1, min_open=True, max_open=True), "Part held out to choose by."
     ] = 0.05
-    keep: Annotated[
-        str, Choice(["best", "last"]), "The epoch best on those held out, or the last."
-    ] = "best"
+    monitor: Annotated[
+        str, Choice(["accuracy", "none"]), "On those held out; with none the last epoch is kept."
+    ] = "accuracy"
 
 
 def choices() -> dict[str, tuple[ParamType[Any], str]]:
@@ -87,12 +87,12 @@ OURS = Recipe(
 
 # Where a run ends in tiny steps, the last epoch is what all led to; which is best on three
 # thousand images is mostly luck.
-TEACHES = replace(OURS, epochs=24, batch_size=256, learning_rate=4e-3, keep="last")
+TEACHES = replace(OURS, epochs=24, batch_size=256, learning_rate=4e-3, monitor="none")
 # Gets the networks that learn by the recipe above: `make teachers`.
 TEACHERS = Path("runs/teachers")
 TAUGHT_L = replace(
     OURS,
-    keep="last",
+    monitor="none",
     teacher=",".join(f"{TEACHERS}/digitnet-xl{size}/1" for size in (5, 7)),
     teacher_temperature=3,
     teacher_weight=1,
