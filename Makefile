@@ -16,7 +16,7 @@ BIN  := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv data train export teachers serve predict evaluate gateway image up down test test-container check
+.PHONY: help venv data train export serve predict evaluate gateway image up down test test-container check
 .PHONY: bench bench-training soak report reproduce screenshot format proto lock clean
 
 help: ## Print this help
@@ -35,12 +35,6 @@ train: $(VENV)/.training ## Train ARCH by its RECIPE on DATASET
 
 export: $(VENV)/.training ## Export what was trained as a new version in models/, once parity is proved
 	$(BIN)/python -m training export --arch $(ARCH)
-
-teachers: $(VENV)/.training ## Train and export what teaches digitnet-l's recipe "taught", in an hour
-	for arch in digitnet-xl5 digitnet-xl7; do \
-		$(BIN)/python -m training train --arch $$arch --dataset $(DATASET) --device $(DEVICE) && \
-		$(BIN)/python -m training export --arch $$arch --models runs/teachers --version 1 || exit; \
-	done
 
 serve: $(VENV)/.server ## Serve models/ over gRPC on PORT, ARCH as the default model
 	$(BIN)/python -m server --port $(PORT) --default-model $(ARCH)

@@ -1,7 +1,6 @@
 """The training recipe, and each architecture's own ones."""
 
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 from click import STRING, Choice, FloatRange, IntRange, ParamType
@@ -85,19 +84,11 @@ OURS = Recipe(
     elastic=0.5,
 )
 
-# Where a run ends in tiny steps, the last epoch is what all led to; which is best on three
+# Its schedule ends in tiny steps, to which all others led; which epoch does best on three
 # thousand images is mostly luck.
-TEACHES = replace(OURS, epochs=24, batch_size=256, learning_rate=4e-3, monitor="none")
-# Gets the networks that learn by the recipe above: `make teachers`.
-TEACHERS = Path("runs/teachers")
-TAUGHT_L = replace(
-    OURS,
-    monitor="none",
-    teacher=",".join(f"{TEACHERS}/digitnet-xl{size}/1" for size in (5, 7)),
-    teacher_temperature=3,
-    teacher_weight=1,
-)
-# A digitnet-l that learned without teachers teaches the smaller ones.
+OURS_XL = replace(OURS, epochs=24, batch_size=256, learning_rate=4e-3, monitor="none")
+
+# A digitnet-l that learned by itself teaches the smaller ones.
 TAUGHT = replace(OURS, epochs=20, teacher="models/digitnet-l/1")
 # Gentler than ours, for small networks, three of them without batch norm. With images
 # bent as far as ours, light ended lower after ten epochs; that was one run.
@@ -120,9 +111,8 @@ FAST = replace(OURS, epochs=2, ema_decay=0.98, rotation=0, shear=0, scale=0, ela
 RECIPES: dict[str, dict[str, Recipe]] = {
     "digitnet": {"default": TAUGHT, "fast": FAST},
     "digitnet-s": {"default": TAUGHT},
-    "digitnet-l": {"default": OURS, "taught": TAUGHT_L},
-    "digitnet-xl5": {"default": TEACHES},
-    "digitnet-xl7": {"default": TEACHES},
+    "digitnet-l": {"default": OURS},
+    "digitnet-xl": {"default": OURS_XL},
     "tiny": {"default": replace(GIVEN, epochs=2), "best": BEST, "ceiling": CEILING},
     "dropout": {"default": replace(GIVEN, batch_size=100), "best": BEST, "ceiling": CEILING},
     "light": {"default": GIVEN, "best": BEST, "ceiling": CEILING},

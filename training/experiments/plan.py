@@ -13,14 +13,12 @@ class Study:
         seeds: how many, from 0.
         exports: in which forms, "float" and "int8", the seed is exported that did best on
             its validation images.
-        teaches: whether it is exported to `config.TEACHERS`, for others to learn from.
     """
 
     arch: str
     recipe: str
     seeds: int = 5
     exports: tuple[str, ...] = ()
-    teaches: bool = False
 
     @property
     def name(self) -> str:
@@ -32,10 +30,8 @@ STUDIES = (
     Study("digitnet", "default", exports=("float", "int8")),
     Study("digitnet", "fast"),
     Study("digitnet-s", "default", exports=("float", "int8")),
-    Study("digitnet-xl5", "default", seeds=1, teaches=True),
-    Study("digitnet-xl7", "default", seeds=1, teaches=True),
-    Study("digitnet-l", "default", seeds=3),
-    Study("digitnet-l", "taught", seeds=3, exports=("float", "int8")),
+    Study("digitnet-l", "default", seeds=3, exports=("float", "int8")),
+    Study("digitnet-xl", "default", seeds=3, exports=("float", "int8")),
     Study("tiny", "default", exports=("float",)),
     Study("tiny", "best"),
     Study("tiny", "ceiling", seeds=3),

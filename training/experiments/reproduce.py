@@ -6,11 +6,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from training.config import TEACHERS, Recipe, recipe_named
+from training.config import Recipe, recipe_named
 from training.errors import TrainingError
 from training.experiments import plan
 from training.experiments.evidence import Found, Version, stored, versions
-from training.export import identify
 from training.options import pick_device
 
 Folders = Mapping[str, Path]
@@ -54,10 +53,6 @@ def missing(folders: Folders, *, dataset: str, device: str, jobs: int) -> Iterat
             which = [f"--arch={study.arch}", f"--recipe={study.recipe}", f"--seeds={study.seeds}"]
             at = _flags(folders, "results", "data", "runs")
             yield ["-m", "training", "study", *which, *how, f"--jobs={jobs}", *at]
-        if study.teaches and not _is_teacher(study, dataset):
-            which = [f"--arch={study.arch}", f"--name={study.name}-0", "--version=1"]
-            at = _flags(folders, "data", "runs")
-            yield ["-m", "training", "export", *which, f"--models={TEACHERS}", *at]
     yield from _missing_exports(folders)
     yield from _missing_measurements(folders)
     at = _flags(folders, "results", "data")
@@ -68,12 +63,6 @@ def missing(folders: Folders, *, dataset: str, device: str, jobs: int) -> Iterat
     if not (distributed and _is_of(distributed, FAST, dataset)):
         yield ["-m", "bench.distributed", "--recipe=fast", f"--dataset={dataset}", *at]
     yield ["-m", "training", "report", *_flags(folders, "results", "models", "docs")]
-
-
-def _is_teacher(study: plan.Study, dataset: str) -> bool:
-    """Returns whether a study's network is there for others to learn from."""
-    version = TEACHERS / study.arch / "1"
-    return version.exists() and identify(version)["metadata"]["dataset"] == dataset
 
 
 def _missing_exports(folders: Folders) -> Iterator[list[str]]:
