@@ -34,15 +34,13 @@ class Recipe:
     warmup: Annotated[float, FRACTION, "Part of the one-cycle run in which the rate climbs."] = 0.2
     label_smoothing: Annotated[float, FRACTION, "Probability spread over all ten classes."] = 0.0
     teacher: Annotated[
-        str,
-        STRING,
-        "Exported models to learn from too, with commas between them, on data that they learned.",
+        str, STRING, "An exported model to learn from too, on the data that it learned."
     ] = ""
     teacher_temperature: Annotated[
-        float, POSITIVE, "Softens what teachers answer, so that second choices still count."
+        float, POSITIVE, "Softens what the teacher answers, so that second choices still count."
     ] = 2.0
     teacher_weight: Annotated[
-        float, PART, "Part of the loss that is against teachers' answers, not labels."
+        float, PART, "Part of the loss that is against the teacher's answers, not labels."
     ] = 0.9
     ema_decay: Annotated[float, FRACTION, "Of the weights' moving average; 0 for none."] = 0.0
     precision: Annotated[
