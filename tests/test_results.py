@@ -32,7 +32,7 @@ def test_studies(found: Any, study: Study) -> None:
     [
         ("digitnet-default", 20_000, 0.996, 5),
         ("digitnet-s-default", 10_000, 0.995, 5),
-        ("digitnet-l-taught", 150_000, 0.9975, 3),
+        ("digitnet-xl-default", 600_000, 0.9975, 3),
     ],
 )
 def test_sizes(found: Any, name: str, parameters: int, accuracy: float, seeds: int) -> None:

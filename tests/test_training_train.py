@@ -152,6 +152,19 @@ def test_a_worse_epoch_does_not_replace_the_best(digits: Dataset, tmp_path: Path
     assert equal(done.best_weights, best)
 
 
+def test_a_run_that_monitors_nothing_keeps_its_last_epoch(digits: Dataset, tmp_path: Path) -> None:
+    """However the last epoch does on the images held out, its weights are kept."""
+    run = a_run(digits, "tiny", epochs=1)
+    run = replace(run, recipe=replace(run.recipe, monitor="none"))
+    done = go(run, digits, tmp_path)
+    [good] = done.history
+    bad = replace(good, epoch=2, validation=replace(good.validation, accuracy=0.0))
+    worse = {name: value + 1 for name, value in done.best_weights.items()}
+    done.add(bad, worse, {})
+    assert done.best_epoch == 2
+    assert equal(done.best_weights, worse)
+
+
 @dataclass
 class Mode:
     """What a model's forward hook saw."""

@@ -58,7 +58,7 @@ class History:
             self._next_plot = time.monotonic() + PLOT_EVERY
 
     def finish(self, checkpoint: Checkpoint) -> None:
-        """Prints how the best epoch did on the test images, and adds that to the history.
+        """Prints how the epoch that is kept did on the test images, and adds that to the history.
 
         Raises:
             TrainingError: if the history cannot be written.
@@ -67,9 +67,8 @@ class History:
         self._plot(checkpoint)
         if checkpoint.test:
             self.console.print(
-                f"Epoch {checkpoint.best_epoch} is the best on the validation images; on the test "
-                f"images it has loss {checkpoint.test.loss:.4f} and accuracy "
-                f"{checkpoint.test.accuracy:.2%}.",
+                f"Epoch {checkpoint.best_epoch} is kept; on the test images it has loss "
+                f"{checkpoint.test.loss:.4f} and accuracy {checkpoint.test.accuracy:.2%}.",
                 soft_wrap=True,
             )
 
@@ -92,7 +91,7 @@ class History:
 
 
 def plot(checkpoint: Checkpoint) -> Figure:
-    """Draws loss and error rate over the epochs, with the best epoch marked."""
+    """Draws loss and error rate over the epochs, with the one that is kept marked."""
     history = checkpoint.history
     numbers = [epoch.epoch for epoch in history]
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -105,7 +104,7 @@ def plot(checkpoint: Checkpoint) -> Figure:
     loss.set(xlabel="epoch", ylabel="loss (nats)")
     error.set(xlabel="epoch", ylabel="error (%)")
     for axes in (loss, error):
-        axes.axvline(checkpoint.best_epoch, color="grey", linestyle=":", label="best epoch")
+        axes.axvline(checkpoint.best_epoch, color="grey", linestyle=":", label="kept")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylim(bottom=0)
     loss.legend()
