@@ -28,18 +28,14 @@ def test_studies(found: Any, study: Study) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters", "accuracy", "seeds"),
-    [
-        ("digitnet-default", 20_000, 0.996, 5),
-        ("digitnet-s-default", 10_000, 0.995, 5),
-        ("digitnet-xl-default", 600_000, 0.9975, 3),
-    ],
+    ("name", "parameters", "accuracy"),
+    [("digitnet", 20_000, 0.996), ("digitnet-s", 10_000, 0.995)],
 )
-def test_sizes(found: Any, name: str, parameters: int, accuracy: float, seeds: int) -> None:
-    """Each size is as small and as accurate as it is meant to be, on average."""
-    study = found(name)
+def test_sizes(found: Any, name: str, parameters: int, accuracy: float) -> None:
+    """The small models are as small and as accurate as they are meant to be, on average."""
+    study = found(f"{name}-default")
     assert study["parameters"] < parameters
-    assert study["test_accuracy"]["n"] >= seeds
+    assert study["test_accuracy"]["n"] >= 5
     assert study["test_accuracy"]["mean"] >= accuracy
 
 

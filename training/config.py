@@ -34,7 +34,7 @@ class Recipe:
     warmup: Annotated[float, FRACTION, "Part of the one-cycle run in which the rate climbs."] = 0.2
     label_smoothing: Annotated[float, FRACTION, "Probability spread over all ten classes."] = 0.0
     teacher: Annotated[
-        str, STRING, "An exported model to learn from too, on the data that it learned."
+        str, STRING, "An exported model to learn from too, on the data that it learned itself."
     ] = ""
     teacher_temperature: Annotated[
         float, POSITIVE, "Softens what the teacher answers, so that second choices still count."
@@ -82,11 +82,7 @@ OURS = Recipe(
     elastic=0.5,
 )
 
-# Its schedule ends in tiny steps, to which all others led; which epoch does best on three
-# thousand images is mostly luck.
-OURS_XL = replace(OURS, epochs=24, batch_size=256, learning_rate=4e-3, monitor="none")
-
-# A digitnet-l that learned by itself teaches the smaller ones.
+# A digitnet-l that learned by the recipe above teaches the smaller ones.
 TAUGHT = replace(OURS, epochs=20, teacher="models/digitnet-l/1")
 # Gentler than ours, for small networks, three of them without batch norm. With images
 # bent as far as ours, light ended lower after ten epochs; that was one run.
@@ -110,7 +106,6 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     "digitnet": {"default": TAUGHT, "fast": FAST},
     "digitnet-s": {"default": TAUGHT},
     "digitnet-l": {"default": OURS},
-    "digitnet-xl": {"default": OURS_XL},
     "tiny": {"default": replace(GIVEN, epochs=2), "best": BEST, "ceiling": CEILING},
     "dropout": {"default": replace(GIVEN, batch_size=100), "best": BEST, "ceiling": CEILING},
     "light": {"default": GIVEN, "best": BEST, "ceiling": CEILING},

@@ -31,7 +31,6 @@ STUDIES = (
     Study("digitnet", "fast"),
     Study("digitnet-s", "default", exports=("float", "int8")),
     Study("digitnet-l", "default", seeds=3, exports=("float", "int8")),
-    Study("digitnet-xl", "default", seeds=3, exports=("float", "int8")),
     Study("tiny", "default", exports=("float",)),
     Study("tiny", "best"),
     Study("tiny", "ceiling", seeds=3),
