@@ -73,6 +73,8 @@ def test_every_choice_is_a_flag(tmp_path: Path) -> None:
         "warmup": 0.3,
         "label_smoothing": 0.1,
         "teacher": "models/digitnet-s/1",
+        "teacher_temperature": 3.0,
+        "teacher_weight": 0.5,
         "ema_decay": 0.9,
         "precision": "bfloat16",
         "rotation": 5.0,
@@ -81,6 +83,7 @@ def test_every_choice_is_a_flag(tmp_path: Path) -> None:
         "shift": 1.0,
         "elastic": 0.4,
         "validation": 0.2,
+        "monitor": "none",
     }
     assert chosen.keys() == {field.name for field in fields(Recipe)}
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in chosen.items()]
