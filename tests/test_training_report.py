@@ -248,6 +248,26 @@ def test_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert next(commands(root))[0] == "study"
 
 
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        ({"monitor": None}, []),  # was not yet a choice
+        ({"learning_rate": 0.5}, ["study"]),
+        ({"forgotten": 1}, ["study"]),  # is no choice any more
+    ],
+)
+def test_what_another_recipe_found_is_found_anew(
+    root: Path, change: dict[str, Any], again: list[str]
+) -> None:
+    """A result stands for a recipe as it is now; choices that came later have their defaults."""
+    found = stored(root, "tiny-default")
+    settings = {
+        key: value for key, value in (found["settings"] | change).items() if value is not None
+    }
+    keep(root / "docs/results/tiny-default.json", found | {"settings": settings})
+    assert [words[0] for words in commands(root) if words[0] == "study"] == again
+
+
 def test_benchmarks_are_run(root: Path) -> None:
     """Training's benchmarks are among what is reproduced."""
     (root / "docs/results/fast-cpu.json").unlink()

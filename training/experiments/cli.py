@@ -1,6 +1,5 @@
 """The command line's experiments: each keeps what it found."""
 
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,7 @@ RUN_FACTS = ("dataset", "dataset_sha256", "recipe", "seed", "git_commit")
 @results_option
 @data_option
 @runs_option
-def study(  # noqa: PLR0913 - one argument per flag
+def study(
     *,
     arch: str,
     recipe: str,
@@ -82,10 +81,10 @@ def study(  # noqa: PLR0913 - one argument per flag
     outcome = studies.summary(recipe, done) | {"threads_per_run": studies.threads(jobs)}
     results.keep(results_folder / f"{arch}-{recipe}.json", outcome)
     accuracy = outcome["test_accuracy"]
+    error = f", standard error {accuracy['standard_error']:.3%}" if accuracy["n"] > 1 else ""
     click.echo(
-        f"{arch}, {recipe}: {accuracy['mean']:.3%} of the test images, standard error "
-        f"{accuracy['standard_error'] or math.nan:.3%} (n={accuracy['n']}). Seed "
-        f"{outcome['chosen']} is the best on its validation images: "
+        f"{arch}, {recipe}: {accuracy['mean']:.3%} of the test images{error} (n={accuracy['n']}). "
+        f"Seed {outcome['chosen']} is the best on its validation images: "
         f"export --arch {arch} --name {arch}-{recipe}-{outcome['chosen']}"
     )
 

@@ -1,7 +1,7 @@
 """The stored results beside the model files that they are about; what is missing is None."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,12 @@ def stored(results: Path, name: str) -> Found | None:
     return read(file) if file.exists() else None
 
 
+def same_recipe(one: Found, other: Found) -> bool:
+    """Returns whether two stored recipes are the same; choices made since have their defaults."""
+    defaults = asdict(Recipe())
+    return defaults | one == defaults | other
+
+
 def _version(results: Path, file: Found, *, here: bool) -> Version:
     facts = file["metadata"]
     recipe = json.loads(facts["recipe"])
@@ -121,7 +127,7 @@ def _version(results: Path, file: Found, *, here: bool) -> Version:
         for study in studied(results)
         if study.found
         and study.arch == facts["architecture"]
-        and Recipe(**study.found["settings"]) == Recipe(**recipe)
+        and same_recipe(study.found["settings"], recipe)
     )
     study, runs = next(of_its_recipe, (None, []))
 

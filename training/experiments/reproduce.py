@@ -4,12 +4,13 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from training.config import Recipe, recipe_named
+from training.config import recipe_named
 from training.errors import TrainingError
 from training.experiments import plan
-from training.experiments.evidence import Found, Version, stored, versions
+from training.experiments.evidence import Found, Version, same_recipe, stored, versions
 from training.options import pick_device
 
 Folders = Mapping[str, Path]
@@ -110,8 +111,8 @@ def _is_studied(study: plan.Study, found: Found | None, dataset: str) -> bool:
 
 def _is_of(found: Found, recipe: tuple[str, str], dataset: str) -> bool:
     """Returns whether what is stored is of this architecture's recipe as it is now."""
-    return bool(
-        found["dataset"] == dataset and Recipe(**found["settings"]) == recipe_named(*recipe)
+    return found["dataset"] == dataset and same_recipe(
+        found["settings"], asdict(recipe_named(*recipe))
     )
 
 
@@ -122,6 +123,6 @@ def _is_exported(study: Found, form: str, there: Sequence[Version]) -> bool:
         and version.file["metadata"]["architecture"] == study["arch"]
         and version.file["metadata"]["dataset_sha256"] == study["dataset_sha256"]
         and version.file["metadata"]["seed"] == str(study["chosen"])
-        and Recipe(**version.recipe) == Recipe(**study["settings"])
+        and same_recipe(version.recipe, study["settings"])
         for version in there
     )
