@@ -40,7 +40,7 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 @option("--seeds", type=click.IntRange(min=2), default=5, help="How many, from 0.")
 @data_option
 @results_option
-def main(  # noqa: PLR0913 - one argument per flag
+def main(
     *, arch: str, recipe: str, dataset: str, seeds: int, data_folder: Path, results_folder: Path
 ) -> None:
     """Train a recipe by one process and by two, with several seeds, and keep their accuracies."""

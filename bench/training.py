@@ -44,7 +44,7 @@ FAST, LIGHT = ("digitnet", "fast"), ("light", "default")
 @option("--light", type=click.IntRange(min=1), default=2, help="Runs of light's.")
 @data_option
 @results_option
-def main(  # noqa: PLR0913 - one argument per flag
+def main(
     *, device: str, dataset: str, fast: int, light: int, data_folder: Path, results_folder: Path
 ) -> None:
     """Train both recipes with several seeds, and keep their seconds and accuracies."""

@@ -38,7 +38,7 @@ class AsyncDigitClient(BaseClient):
         *,
         model: str = "",
         version: int = 0,
-        timeout: float | None = None,  # noqa: ASYNC109 - gRPC sends the deadline to the server
+        timeout: float | None = None,
         metadata: Metadata | None = None,
     ) -> _types.Prediction:
         """Recognises one digit, as `DigitClient.predict` does."""
@@ -53,7 +53,7 @@ class AsyncDigitClient(BaseClient):
         *,
         model: str = "",
         version: int = 0,
-        timeout: float | None = None,  # noqa: ASYNC109 - gRPC sends the deadline to the server
+        timeout: float | None = None,
         metadata: Metadata | None = None,
     ) -> list[_types.Prediction]:
         """Recognises many digits in one call, as `DigitClient.predict_batch` does."""
@@ -68,7 +68,7 @@ class AsyncDigitClient(BaseClient):
         *,
         model: str = "",
         version: int = 0,
-        timeout: float | None = None,  # noqa: ASYNC109 - gRPC sends the deadline to the server
+        timeout: float | None = None,
         metadata: Metadata | None = None,
     ) -> AsyncIterator[_types.Prediction | ClientError]:
         """Recognises digits as they come, as `DigitClient.predict_stream` does.
@@ -100,7 +100,7 @@ class AsyncDigitClient(BaseClient):
     async def models(
         self,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - gRPC sends the deadline to the server
+        timeout: float | None = None,
         metadata: Metadata | None = None,
     ) -> list[_types.Model]:
         """Lists every model and version that the server knows, by name and version."""
@@ -111,7 +111,7 @@ class AsyncDigitClient(BaseClient):
         self,
         service: str = "",
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - gRPC sends the deadline to the server
+        timeout: float | None = None,
         metadata: Metadata | None = None,
     ) -> _types.Health:
         """Says whether the server answers requests, as `DigitClient.health` does."""

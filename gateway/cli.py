@@ -57,7 +57,7 @@ DRAIN_SECONDS = 8
     help="File with the token for a server that asks: then whoever reaches the gateway may "
     "what the gateway may.",
 )
-def main(  # noqa: PLR0913 - one argument for each option
+def main(
     *,
     host: str,
     port: int,

@@ -187,7 +187,7 @@ class App:
         self._health.enter_graceful_shutdown()  # who watches it goes elsewhere
         time.sleep(notice)  # the notice itself: nothing tells when all callers have heard
         self._calls.refuse()  # who retries pauses
-        time.sleep(notice)
+        time.sleep(notice)  # as above, of those that do not watch health
         self._server.stop(max(0.0, deadline - time.monotonic())).wait()
 
     def _interceptors(self) -> list[grpc.ServerInterceptor]:

@@ -13,8 +13,7 @@ log = structlog.get_logger()
 def of_workers(files: Path) -> CollectorRegistry:
     """Returns the sum of the metrics that workers write to files in a folder."""
     registry = CollectorRegistry()
-    # Untyped in prometheus_client, as is mark_process_dead below.
-    multiprocess.MultiProcessCollector(registry, str(files))  # type: ignore[no-untyped-call]
+    multiprocess.MultiProcessCollector(registry, str(files))
     return registry
 
 
@@ -41,4 +40,4 @@ def start(host: str, port: int, registry: CollectorRegistry = REGISTRY) -> None:
 
 def forget(pid: int, worker_files: Path) -> None:
     """Takes a worker that has ended out of the gauges; what it counted stays."""
-    multiprocess.mark_process_dead(pid, str(worker_files))  # type: ignore[no-untyped-call]
+    multiprocess.mark_process_dead(pid, str(worker_files))

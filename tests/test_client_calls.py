@@ -59,12 +59,12 @@ class Script(PredictionServiceServicer):
         if self.failures:
             context.abort_with_status(rpc_status.to_status(self.failures.pop(0)))
 
-    def Predict(self, request: Any, context: Any) -> pb.PredictResponse:  # noqa: N802 - by .proto
+    def Predict(self, request: Any, context: Any) -> pb.PredictResponse:
         """Sees a seven."""
         self._take(request, context)
         return pb.PredictResponse(prediction=ANSWER, model="scripted", model_version=3)
 
-    def PredictBatch(self, request: Any, context: Any) -> pb.PredictBatchResponse:  # noqa: N802 - by .proto
+    def PredictBatch(self, request: Any, context: Any) -> pb.PredictBatchResponse:
         """Sees as many sevens."""
         self._take(request, context)
         count = len(request.pixels) // 784
@@ -72,7 +72,7 @@ class Script(PredictionServiceServicer):
             predictions=[ANSWER] * count, model="scripted", model_version=3
         )
 
-    def PredictStream(  # noqa: N802 - by .proto
+    def PredictStream(
         self, request_iterator: Any, context: Any
     ) -> Iterator[pb.PredictStreamResponse]:
         """Sees sevens, but refuses what has not 784 pixels or starts with a 2."""
@@ -83,7 +83,7 @@ class Script(PredictionServiceServicer):
             else:
                 yield pb.PredictStreamResponse(prediction=ANSWER, model="scripted", model_version=3)
 
-    def ListModels(self, request: Any, context: Any) -> pb.ListModelsResponse:  # noqa: N802 - by .proto
+    def ListModels(self, request: Any, context: Any) -> pb.ListModelsResponse:
         """Lists the scripted models."""
         self._take(request, context)
         return pb.ListModelsResponse(models=self.models)
@@ -257,7 +257,7 @@ def test_an_answer_is_plain_values(address: str, ask: Ask) -> None:
         ("predict_batch", [np.zeros(784), np.zeros(783)], "Image 1 of the batch"),
     ],
 )
-def test_what_is_no_image_is_refused_before_it_is_sent(  # noqa: PLR0913, PLR0917 - a table's columns
+def test_what_is_no_image_is_refused_before_it_is_sent(
     script: Script, address: str, ask: Ask, method: str, image: Any, sentence: str
 ) -> None:
     """A wrong shape or type is InvalidInput with a sentence, and no call is made."""

@@ -53,13 +53,13 @@ class Liar(PredictionServiceServicer):
         self.model = pb.Model(name="liar", version=1, ready=True, default=True, dataset="digits")
         self.health = health.HealthServicer()
 
-    def PredictBatch(self, request: Any, context: Any) -> pb.PredictBatchResponse:  # noqa: ARG002, N802 - by .proto
+    def PredictBatch(self, request: Any, context: Any) -> pb.PredictBatchResponse:
         """Sees threes."""
         count = len(request.pixels) // 784
         three = pb.Prediction(digit=3, confidence=1, probabilities=[0] * 10, logits=[0] * 10)
         return pb.PredictBatchResponse(predictions=[three] * count, model="liar", model_version=1)
 
-    def ListModels(self, request: Any, context: Any) -> pb.ListModelsResponse:  # noqa: ARG002, N802 - by .proto
+    def ListModels(self, request: Any, context: Any) -> pb.ListModelsResponse:
         """Claims."""
         return pb.ListModelsResponse(models=[self.model])
 
@@ -319,7 +319,7 @@ def test_a_server_that_never_answers_is_given_up(run: Run, silence: str) -> None
         (("--image", "none.png"), 1, "none.png: No such file"),
     ],
 )
-def test_what_predict_refuses(  # noqa: PLR0913, PLR0917 - a table's columns
+def test_what_predict_refuses(
     run: Run, server: Any, mnist: Path, arguments: tuple[str, ...], code: int, sentence: str
 ) -> None:
     """A wrong use is 2, a wrong input 1, and each is said in a sentence."""
@@ -337,7 +337,7 @@ def test_what_predict_refuses(  # noqa: PLR0913, PLR0917 - a table's columns
         (("--mode", "batch", "--batch-size", "1000"), 1, "at most 256"),
     ],
 )
-def test_what_evaluate_refuses(  # noqa: PLR0913, PLR0917 - a table's columns
+def test_what_evaluate_refuses(
     run: Run, server: Any, mnist: Path, arguments: tuple[str, ...], code: int, sentence: str
 ) -> None:
     """A wrong use is 2, a wrong input 1, and each is said in a sentence."""

@@ -30,7 +30,7 @@ def guarded(start_server: StartServer, bundled_models: Path, token_file: Path) -
 
 def test_a_token_opens_every_method(guarded: Server) -> None:
     """Calls and streams of the blocking client have it with them."""
-    with DigitClient(guarded.address, token="secret") as client:  # noqa: S106 - the test's own
+    with DigitClient(guarded.address, token="secret") as client:
         assert client.predict(IMAGE).model == "digitnet"
         assert len(client.predict_batch([IMAGE] * 3)) == 3
         assert isinstance(next(client.predict_stream([IMAGE])), Prediction)
@@ -41,7 +41,7 @@ def test_a_token_opens_every_awaited_method(guarded: Server) -> None:
     """The same for asyncio."""
 
     async def ask() -> None:
-        async with AsyncDigitClient(guarded.address, token="secret") as client:  # noqa: S106 - the test's own
+        async with AsyncDigitClient(guarded.address, token="secret") as client:
             assert (await client.predict(IMAGE)).model == "digitnet"
             assert len(await client.predict_batch([IMAGE] * 3)) == 3
             assert [type(one) async for one in client.predict_stream([IMAGE])] == [Prediction]
@@ -70,7 +70,7 @@ def test_a_token_goes_over_tls(
     ]
     flags = ("--models", str(bundled_models), "--auth-token-file", str(token_file))
     address = start_server(*flags, *tls).address
-    with DigitClient(address, tls=TLS(certificates / "ca.pem"), token="secret") as client:  # noqa: S106 - the test's own
+    with DigitClient(address, tls=TLS(certificates / "ca.pem"), token="secret") as client:
         assert client.predict(IMAGE).model == "digitnet"
 
 

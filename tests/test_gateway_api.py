@@ -284,7 +284,7 @@ def test_a_deadline_is_passed_on(scripted: tuple[Script, httpx.Client]) -> None:
 class Mute(Script):
     """Answers batches with nothing, which no server of ours does."""
 
-    def PredictBatch(self, request: Any, context: Any) -> pb.PredictBatchResponse:  # noqa: ARG002, N802 - by .proto
+    def PredictBatch(self, request: Any, context: Any) -> pb.PredictBatchResponse:
         """Sees no image."""
         return pb.PredictBatchResponse()
 

@@ -26,11 +26,11 @@ class Failing(PredictionServiceServicer):
 
     error: Exception
 
-    def Predict(self, request: object, context: object) -> NoReturn:  # noqa: ARG002, N802 - the .proto's
+    def Predict(self, request: object, context: object) -> NoReturn:
         """Fails."""
         raise self.error
 
-    def PredictStream(self, request_iterator: object, context: object) -> NoReturn:  # noqa: ARG002, N802 - the .proto's
+    def PredictStream(self, request_iterator: object, context: object) -> NoReturn:
         """Fails."""
         raise self.error
 

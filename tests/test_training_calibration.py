@@ -102,7 +102,7 @@ def test_an_overfitted_model_becomes_calibrated(digits: Dataset) -> None:
     for _ in range(60):
         optimizer.zero_grad()
         loss = cross_entropy(model(few.images / 255), few.labels)
-        loss.backward()  # type: ignore[no-untyped-call] # torch's own
+        loss.backward()
         optimizer.step()
     half, other = (digits.train.take(torch.arange(300 + start, 1437, 2)) for start in (0, 1))
     with torch.inference_mode():

@@ -12,10 +12,9 @@ import torch
 try:
     from torchvision.datasets import MNIST
 except RuntimeError:
-    # torch.library is untyped.
-    _operators = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    _operators = torch.library.Library("torchvision", "DEF")
     for _name in ("nms", "qnms"):
-        _operators.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
+        _operators.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     from torchvision.datasets import MNIST
 
 __all__ = ["MNIST"]

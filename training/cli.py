@@ -78,7 +78,7 @@ def data(dataset: str, data_folder: Path) -> None:
 @data_option
 @runs_option
 @recipe_options
-def train(  # noqa: PLR0913 - one argument per flag
+def train(
     *,
     arch: str,
     recipe: str,
@@ -139,7 +139,7 @@ def train(  # noqa: PLR0913 - one argument per flag
 @models_option
 @data_option
 @runs_option
-def export(  # noqa: PLR0913 - one argument per flag
+def export(
     *,
     arch: str,
     name: str | None,

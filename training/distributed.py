@@ -167,8 +167,7 @@ class Commands(click.Group):
             try:
                 return super().main(*args, **settings | {"standalone_mode": speaks})
             except click.ClickException as error:
-                # torchrun ends all as soon as one has ended: not before the one that speaks.
-                time.sleep(PATIENCE)
+                time.sleep(PATIENCE)  # until torchrun ends it, once the one that speaks has ended
                 sys.exit(error.exit_code)
 
 

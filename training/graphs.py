@@ -25,7 +25,7 @@ class Recorded:
 
     def __init__(self, step: Callable[..., None]) -> None:
         self._step = step
-        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call] # torch's own
+        self._stream = torch.cuda.Stream()
         self._calls: dict[tuple[torch.Size, ...], int] = {}
         self._graphs: dict[tuple[torch.Size, ...], tuple[torch.cuda.CUDAGraph, Any]] = {}
 

@@ -188,7 +188,7 @@ class Trainer:
         if self.teacher and wanted is not None:
             loss = self.teacher.loss(logits, wanted, of_labels=loss)
         self.optimizer.zero_grad(set_to_none=False)  # they stay where a recorded step puts them
-        (weight * loss).backward()  # type: ignore[no-untyped-call] # torch's own
+        (weight * loss).backward()
         own = cross_entropy(logits.detach(), labels[part])  # of whatever is minimised
         self.loss_sum += weight * own * len(labels)
         self.right += bool(weight) * (logits.argmax(1) == labels[part]).sum()

@@ -132,7 +132,7 @@ def connection_options(command: Callable[..., None]) -> Callable[..., None]:
         help="File with the token of this client, for servers that ask.",
     )
     @functools.wraps(command)
-    def connected(  # noqa: PLR0913 - one argument for each option
+    def connected(
         *,
         server: str,
         timeout: float,

@@ -67,7 +67,7 @@ def _plot_file(_: click.Context, __: click.Parameter, file: Path | None) -> Path
     help="Draw the confusion matrix and the mistaken digits into this file.",
 )
 @json_option
-def evaluate(  # noqa: PLR0913 - one argument for each option
+def evaluate(
     connection: Connection,
     *,
     model: str,

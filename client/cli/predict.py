@@ -48,7 +48,7 @@ class Picture:
 )
 @click.option("--samples", is_flag=True, help="Ten digits that ship with the project.")
 @json_option
-def predict(  # noqa: PLR0913 - one argument for each option
+def predict(
     connection: Connection,
     *,
     model: str,
