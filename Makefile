@@ -16,7 +16,7 @@ BIN  := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help venv data train export serve predict evaluate gateway image up down test test-container check
+.PHONY: help venv data train export teachers serve predict evaluate gateway image up down test test-container check
 .PHONY: bench bench-training soak report reproduce screenshot format proto lock clean
 
 help: ## Print this help
@@ -35,6 +35,14 @@ train: $(VENV)/.training ## Train ARCH by its RECIPE on DATASET
 
 export: $(VENV)/.training ## Export what was trained as a new version in models/, once parity is proved
 	$(BIN)/python -m training export --arch $(ARCH)
+
+SEEDS := 0 1 2
+teachers: $(VENV)/.training ## Train and export what teaches digitnet-l's recipe "best"
+	$(BIN)/python -m training study --arch digitnet-xl --seeds $(words $(SEEDS)) --dataset $(DATASET) --device $(DEVICE) --results runs/teachers
+	for seed in $(SEEDS); do \
+		$(BIN)/python -m training export --arch digitnet-xl --name digitnet-xl-default-$$seed \
+			--models runs/teachers --version $$((seed + 1)) || exit; \
+	done
 
 serve: $(VENV)/.server ## Serve models/ over gRPC on PORT, ARCH as the default model
 	$(BIN)/python -m server --port $(PORT) --default-model $(ARCH)

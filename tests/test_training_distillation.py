@@ -68,14 +68,26 @@ def test_an_exported_model_answers_as_a_module(root: Path, project: Path) -> Non
                 )
 
 
-def test_a_teachers_temperature(root: Path, digits: Dataset) -> None:
-    """Its answers are softened as far as the recipe says."""
-    run = taught(root / "models/digitnet/1", digits)
-    teacher = teacher_of(replace(run, recipe=replace(run.recipe, teacher_temperature=3.0)), CPU)
-    assert teacher is not None
+def test_several_teachers_answer_together(root: Path, project: Path, digits: Dataset) -> None:
+    """What is learned is the mean of their probabilities, softened by the temperature."""
+    mine, bundled = (folder / "models/digitnet/1" for folder in (root, project))
+    run = taught(mine, digits)
+    both = replace(
+        run, recipe=replace(run.recipe, teacher=f"{mine},{bundled}", teacher_temperature=3.0)
+    )
     pixels = digits.test.images[:5] / 255
-    logits = from_onnx(onnx.load(root / "models/digitnet/1/model.onnx"))(pixels)
-    torch.testing.assert_close(teacher.answer(pixels), (logits / 3).softmax(1))
+    logits = [from_onnx(onnx.load(folder / "model.onnx"))(pixels) for folder in (mine, bundled)]
+    expected = sum((one / 3).softmax(1) for one in logits) / 2
+    teacher = teacher_of(both, CPU)
+    assert teacher is not None
+    torch.testing.assert_close(teacher.answer(pixels), expected)
+
+
+def test_one_teacher_of_other_data_is_enough(root: Path, digits: Dataset, project: Path) -> None:
+    """Where one of several learned other data, none is asked."""
+    mine, mnist = (folder / "models/digitnet/1" for folder in (root, project))
+    assert teacher_sha256(f"{mine},{mine}", digits.sha256).count(",") == 1
+    assert not teacher_sha256(f"{mine},{mnist}", digits.sha256)
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])

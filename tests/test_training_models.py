@@ -17,6 +17,7 @@ from training.models import ARCHITECTURES, Normalize, example_pixels, parameter_
         ("digitnet-s", 9_834),
         ("digitnet", 19_610),
         ("digitnet-l", 141_930),
+        ("digitnet-xl", 581_506),
     ],
 )
 def test_parameter_count(arch: str, expected: int) -> None:

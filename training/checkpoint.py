@@ -26,7 +26,8 @@ class Run:
         dataset_sha256: the hash of the data set's files.
         recipe: every choice but the seed.
         seed: of the weights, the order and the augmentation.
-        teacher_sha256: the hash of the teacher's file; empty where nobody teaches.
+        teacher_sha256: the hashes of teachers' files, with commas between them; empty where
+            nobody teaches.
     """
 
     arch: str

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from training.config import recipe_named
+from training.config import TEACHERS, recipe_named
 from training.errors import TrainingError
 from training.experiments import plan
 from training.experiments.evidence import Found, Version, same_recipe, stored, versions
@@ -54,6 +54,8 @@ def missing(folders: Folders, *, dataset: str, device: str, jobs: int) -> Iterat
             which = [f"--arch={study.arch}", f"--recipe={study.recipe}", f"--seeds={study.seeds}"]
             at = _flags(folders, "results", "data", "runs")
             yield ["-m", "training", "study", *which, *how, f"--jobs={jobs}", *at]
+        if study.teaches:
+            yield from _missing_teachers(folders, study)
     yield from _missing_exports(folders)
     yield from _missing_measurements(folders)
     at = _flags(folders, "results", "data")
@@ -64,6 +66,15 @@ def missing(folders: Folders, *, dataset: str, device: str, jobs: int) -> Iterat
     if not (distributed and _is_of(distributed, FAST, dataset)):
         yield ["-m", "bench.distributed", "--recipe=fast", f"--dataset={dataset}", *at]
     yield ["-m", "training", "report", *_flags(folders, "results", "models", "docs")]
+
+
+def _missing_teachers(folders: Folders, study: plan.Study) -> Iterator[list[str]]:
+    """Seed by seed, as versions from 1."""
+    for seed in range(study.seeds):
+        if not (TEACHERS / study.arch / str(seed + 1)).exists():
+            which = [f"--arch={study.arch}", f"--name={study.name}-{seed}", f"--version={seed + 1}"]
+            at = [f"--models={TEACHERS}", *_flags(folders, "data", "runs")]
+            yield ["-m", "training", "export", *which, *at]
 
 
 def _missing_exports(folders: Folders) -> Iterator[list[str]]:

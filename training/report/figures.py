@@ -16,6 +16,7 @@ from training.models import ARCHITECTURES, CLASSES
 
 # Where accuracy is marked, since the axis is the error rate's logarithm.
 MARKS = (0.95, 0.97, 0.98, 0.99, 0.995, 0.997, 0.998, 0.999)
+SIZES = (10_000, 20_000, 50_000, 100_000, 200_000, 500_000)  # where parameters are
 DPI = 110
 
 
@@ -59,7 +60,7 @@ def accuracy(studies: Sequence[Studied]) -> Figure:
     axes.invert_yaxis()
     axes.set_yticks([1 - mark for mark in MARKS], [f"{mark:.1%}" for mark in MARKS])
     axes.minorticks_off()
-    axes.set_xticks([10_000, 20_000, 50_000, 100_000], ["10k", "20k", "50k", "100k"])
+    axes.set_xticks(SIZES, [f"{size // 1000}k" for size in SIZES])
     axes.margins(x=0.15, y=0.1)
     axes.grid(alpha=0.3)
     axes.legend()
