@@ -190,6 +190,24 @@ def test_trains_in_training_mode(arch: str, digits: Dataset) -> None:
     assert mode.training == {True}
 
 
+@pytest.mark.parametrize(
+    ("instruction", "kind"),
+    [("avx2", torch.float32), ("avx512_bf16", torch.bfloat16), ("bf16", torch.bfloat16)],
+)
+def test_bfloat16_where_the_device_has_it(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch, instruction: str, kind: torch.dtype
+) -> None:
+    """A CPU without the instructions trains in float32, which is many times quicker there."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instruction: True})
+    run = a_run(digits)
+    assert run.recipe.precision == "bfloat16"
+    trainer = Trainer(run, digits.train.take(torch.arange(8)))
+    seen = set()
+    trainer.model[0].register_forward_hook(lambda _layer, _in, out: seen.add(out.dtype))
+    trainer.train_epoch(lambda: None)
+    assert seen == {kind}
+
+
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_evaluates_in_evaluation_mode(arch: str, digits: Dataset) -> None:
     """Evaluation drops nothing out and leaves weights and batch norm's statistics alone."""

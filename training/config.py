@@ -45,7 +45,9 @@ class Recipe:
     ] = 0.9
     ema_decay: Annotated[float, FRACTION, "Of the weights' moving average; 0 for none."] = 0.0
     precision: Annotated[
-        str, Choice(["float32", "bfloat16"]), "Of activations; weights are float32 in any case."
+        str,
+        Choice(["float32", "bfloat16"]),
+        "Of activations, where a device can; weights are float32.",
     ] = "float32"
     rotation: Annotated[float, FROM_ZERO, "Augmentation: at most so many degrees."] = 0.0
     shear: Annotated[float, FROM_ZERO, "Augmentation: at most so many degrees."] = 0.0

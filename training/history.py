@@ -10,6 +10,7 @@ from rich.console import Console
 
 from training.checkpoint import Checkpoint, Run
 from training.files import atomic, write_json
+from training.precision import has_bfloat16
 
 PLOT_EVERY = 10  # seconds: on a GPU a plot takes longer to draw than an epoch to train
 HEADER = "epoch  train loss  accuracy  validation loss  accuracy  learning rate  seconds"
@@ -35,6 +36,8 @@ class History:
         self.console.print(f"{run.arch} on {run.dataset}, {self.device}, seed {run.seed}")
         if run.recipe.teacher and not run.teacher_sha256:
             self.console.print(f"{run.recipe.teacher} learned other data: going on without it.")
+        if run.recipe.precision == "bfloat16" and not has_bfloat16(self.device):
+            self.console.print("This device has no bfloat16: training in float32.")
         self.console.print(f"[bold]{HEADER}[/]")
 
     def add(self, checkpoint: Checkpoint) -> None:

@@ -21,6 +21,7 @@ from training.errors import TrainingError
 from training.graphs import Recorded
 from training.models import ARCHITECTURES, channels_last
 from training.optimization import WarmedAverage, make_optimizer, make_schedule
+from training.precision import has_bfloat16
 
 EVALUATION_BATCH = 1000
 
@@ -39,7 +40,7 @@ def train(  # noqa: PLR0913 - a run's parts are told apart by name
 
     The test images are looked at this once.
 
-    On the CPU, with the same number of processes and threads, the same run gives
+    On one CPU, with the same number of processes and threads, the same run gives
     the same weights to the last bit, whether or not it was interrupted and resumed.
     Another number of processes may resume it.
 
@@ -128,7 +129,7 @@ class Trainer:
         torch.manual_seed(run.seed)
         self.model = channels_last(ARCHITECTURES[run.arch]().to(self.device))
         self.teacher = teacher_of(run, self.device)
-        self.bfloat16 = run.recipe.precision == "bfloat16"
+        self.bfloat16 = run.recipe.precision == "bfloat16" and has_bfloat16(self.device)
         self.optimizer = make_optimizer(self.model.parameters(), run.recipe)
         self.schedule = make_schedule(self.optimizer, run.recipe, self.steps_per_epoch)
         self.average = WarmedAverage(self.model, run.recipe.ema_decay)
