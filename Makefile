@@ -104,7 +104,7 @@ bench: $(VENV)/.dev runs/bench/models/tiny/1 ## Measure the server, and the gate
 
 bench-training: $(VENV)/.training ## Measure the fast recipe beside light's, and two processes beside one
 	$(BIN)/python -m bench.training --device $(DEVICE) --dataset $(DATASET)
-	$(BIN)/python -m bench.distributed --recipe fast --dataset $(DATASET)
+	$(BIN)/python -m bench.distributed --recipe fast --device $(DEVICE) --dataset $(DATASET)
 
 report: $(VENV)/.training ## Write docs/models.md, model cards and plots from docs/results/ and models/
 	$(BIN)/python -m training report

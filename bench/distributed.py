@@ -2,14 +2,16 @@
 
     python -m bench.distributed
 
-Both are started as anyone would start them, on one thread a process, seed by seed. What
-it finds goes to docs/results/distributed.json.
+Both are started as anyone would start them, on one thread a process, seed by seed. The
+two are as machines of their own to each other, so that they can share a GPU where there
+is only one. What it finds goes to docs/results/distributed-<device>.json.
 """
 
 import math
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,36 +26,48 @@ from training.options import (
     arch_option,
     data_option,
     dataset_option,
+    device_option,
     option,
+    pick_device,
     recipe_option,
     results_option,
 )
 
 RUNS = Path("runs/bench/distributed")
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node=1", "--master-addr=127.0.0.1")
 
 
 @click.command()
 @arch_option
 @recipe_option
 @dataset_option
+@device_option
 @option("--seeds", type=click.IntRange(min=2), default=5, help="How many, from 0.")
 @data_option
 @results_option
 def main(
-    *, arch: str, recipe: str, dataset: str, seeds: int, data_folder: Path, results_folder: Path
+    *,
+    arch: str,
+    recipe: str,
+    dataset: str,
+    device: str,
+    seeds: int,
+    data_folder: Path,
+    results_folder: Path,
 ) -> None:
     """Train a recipe by one process and by two, with several seeds, and keep their accuracies."""
-    name = sources.prepare(dataset, data_folder)
-    words = ["-m", "training", "train", "--device=cpu", f"--arch={arch}", f"--recipe={recipe}"]
+    name, kind = sources.prepare(dataset, data_folder), pick_device(device).type
+    words = ["-m", "training", "train", f"--device={kind}", f"--arch={arch}", f"--recipe={recipe}"]
     words += [f"--dataset={name}", f"--data={data_folder}", f"--runs={RUNS}"]
-    launchers: dict[str, tuple[str, ...]] = {"one": (), "two": TORCHRUN}
-    rows: dict[str, list[dict[str, float]]] = {who: [] for who in launchers}
+    rows: dict[str, list[dict[str, float]]] = {"one": [], "two": []}
     for seed in range(seeds):
-        for who, launcher in launchers.items():
-            row = trained([*launcher, *words], f"{arch}-{recipe}-{who}-{seed}", seed)
-            rows[who].append(row)
-            click.echo(f"{who}, seed {seed}: {row['test_accuracy']:.2%}")
+        for count, (who, found) in enumerate(rows.items(), start=1):
+            run = f"{arch}-{recipe}-{kind}-{who}-{seed}"
+            start([*words, f"--name={run}", f"--seed={seed}"], count)
+            test = Checkpoint.load(RUNS / run).test
+            accuracy = test.accuracy if test else math.nan
+            found.append({"seed": seed, "test_accuracy": accuracy})
+            click.echo(f"{who}, seed {seed}: {accuracy:.2%}")
     accuracies = {who: [row["test_accuracy"] for row in rows[who]] for who in rows}
     difference = [two - one for one, two in zip(*accuracies.values(), strict=True)]
     outcome: dict[str, Any] = {
@@ -61,6 +75,7 @@ def main(
         "recipe": recipe,
         "settings": asdict(recipe_named(arch, recipe)),
         "dataset": name,
+        "device": kind,
         "threads_per_process": 1,
         "difference": results.spread(difference),
     }
@@ -69,22 +84,35 @@ def main(
             "test_accuracy": results.spread(accuracies[who]),
             "runs": runs,
         }
-    results.keep(results_folder / "distributed.json", outcome)
+    results.keep(results_folder / f"distributed-{kind}.json", outcome)
     click.echo(f"Two less one: {outcome['difference']['mean']:+.3%} (n={seeds})")
 
 
-def trained(words: list[str], name: str, seed: int) -> dict[str, float]:
-    """Runs Python with these words and returns what the run came to."""
-    process = subprocess.run(
-        [sys.executable, *words, f"--name={name}", f"--seed={seed}"],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        check=False,
-    )
-    if process.returncode:  # it has said why
-        raise SystemExit(process.returncode)
-    test = Checkpoint.load(RUNS / name).test
-    return {"seed": seed, "test_accuracy": test.accuracy if test else math.nan}
+def start(words: list[str], processes: int) -> None:
+    """Runs Python with these words to its end, in one process or in several."""
+    with ExitStack() as stack:
+        started = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [
+                        sys.executable,
+                        *(_torchrun(rank, processes) if processes > 1 else ()),
+                        *words,
+                    ],
+                    # By its name each is a machine to NCCL, which would else not share a GPU.
+                    env=os.environ | {"OMP_NUM_THREADS": "1", "NCCL_HOSTID": str(rank)},
+                    stdout=subprocess.DEVNULL,
+                )
+            )
+            for rank in range(processes)
+        ]
+    for process in started:
+        if process.returncode:  # it has said why
+            raise SystemExit(process.returncode)
+
+
+def _torchrun(rank: int, machines: int) -> tuple[str, ...]:
+    return (*TORCHRUN, f"--nnodes={machines}", f"--node-rank={rank}")
 
 
 if __name__ == "__main__":

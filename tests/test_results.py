@@ -76,9 +76,10 @@ def test_fast_training_on_cuda(found: Any) -> None:
     assert fast["fast"]["seconds"]["mean"] <= 2
 
 
-def test_two_processes_are_as_good_as_one(found: Any) -> None:
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_two_processes_are_as_good_as_one(found: Any, device: str) -> None:
     """Their mean accuracies differ by less than the seeds' spread."""
-    distributed = found("distributed")
+    distributed = found(f"distributed-{device}")
     assert distributed["dataset"] == "mnist"
     one, two = (
         distributed["one_process"]["test_accuracy"],

@@ -103,7 +103,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "Before\n<!-- make report: -->\nold\n<!-- :make report -->\nAfter\n"
     )
     keep(root / "docs/results/fast-cpu.json", FAST)
-    keep(root / "docs/results/distributed.json", DISTRIBUTED)
+    keep(root / "docs/results/distributed-cpu.json", DISTRIBUTED)
     ran = []
     for words in commands(root):
         result = invoke(*words)
@@ -272,7 +272,7 @@ def test_what_another_recipe_found_is_found_anew(
 def test_benchmarks_are_run(root: Path) -> None:
     """Training's benchmarks are among what is reproduced."""
     (root / "docs/results/fast-cpu.json").unlink()
-    (root / "docs/results/distributed.json").unlink()
+    (root / "docs/results/distributed-cpu.json").unlink()
     assert [words[0] for words in commands(root)] == [
         "bench.training",
         "bench.distributed",

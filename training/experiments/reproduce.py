@@ -59,12 +59,13 @@ def missing(folders: Folders, *, dataset: str, device: str, jobs: int) -> Iterat
     yield from _missing_exports(folders)
     yield from _missing_measurements(folders)
     at = _flags(folders, "results", "data")
-    fast = stored(folders["results"], f"fast-{pick_device(device).type}")
+    kind = pick_device(device).type
+    fast = stored(folders["results"], f"fast-{kind}")
     if not (fast and _is_of(fast["fast"] | fast, FAST, dataset)):
         yield ["-m", "bench.training", *how, *at]
-    distributed = stored(folders["results"], "distributed")
+    distributed = stored(folders["results"], f"distributed-{kind}")
     if not (distributed and _is_of(distributed, FAST, dataset)):
-        yield ["-m", "bench.distributed", "--recipe=fast", f"--dataset={dataset}", *at]
+        yield ["-m", "bench.distributed", "--recipe=fast", *how, *at]
     yield ["-m", "training", "report", *_flags(folders, "results", "models", "docs")]
 
 

@@ -49,7 +49,9 @@ def report(results: Path, models: Path, docs: Path) -> list[Path]:
         "references": REFERENCES,
         "others": OTHERS,
         "fast": {device: stored(results, f"fast-{device}") for device in ("cpu", "cuda")},
-        "distributed": stored(results, "distributed"),
+        "distributed": {
+            device: stored(results, f"distributed-{device}") for device in ("cpu", "cuda")
+        },
         "versions": exported,
         "distorted": distorted,
         "timed_on": _by_machine(examined),
