@@ -36,12 +36,11 @@ train: $(VENV)/.training ## Train ARCH by its RECIPE on DATASET
 export: $(VENV)/.training ## Export what was trained as a new version in models/, once parity is proved
 	$(BIN)/python -m training export --arch $(ARCH)
 
-SEEDS := 0 1 2
 teachers: $(VENV)/.training ## Train and export what teaches digitnet-l's recipe "best"
-	$(BIN)/python -m training study --arch digitnet-xl --seeds $(words $(SEEDS)) --dataset $(DATASET) --device $(DEVICE) --results runs/teachers
-	for seed in $(SEEDS); do \
-		$(BIN)/python -m training export --arch digitnet-xl --name digitnet-xl-default-$$seed \
-			--models runs/teachers --version $$((seed + 1)) || exit; \
+	$(BIN)/python -m training study --arch digitnet-xl --seeds 3 --dataset $(DATASET) --device $(DEVICE) --results runs/teachers
+	for seed in 0 1 2; do version=$$((seed + 1)); \
+		[ -e runs/teachers/digitnet-xl/$$version ] || $(BIN)/python -m training export --arch digitnet-xl \
+			--name digitnet-xl-default-$$seed --models runs/teachers --version $$version || exit; \
 	done
 
 serve: $(VENV)/.server ## Serve models/ over gRPC on PORT, ARCH as the default model

@@ -58,7 +58,7 @@ def test_students_learn_from_the_teacher(root: Path, digits: Dataset) -> None:
 
 def test_an_exported_model_answers_as_a_module(root: Path, project: Path) -> None:
     """Read back from its file, a model of any architecture gives its own golden answers."""
-    files = [*project.glob("models/digitnet*/1/model.onnx"), root / "models/digitnet/1/model.onnx"]
+    files = [*project.glob("models/digitnet*/*/model.onnx"), root / "models/digitnet/1/model.onnx"]
     for file in files:
         if "int8" not in str(file):
             with np.load(file.with_name("golden.npz")) as golden, torch.inference_mode():
@@ -102,6 +102,13 @@ def test_a_teachers_weight(root: Path, digits: Dataset, weight: float) -> None:
     losses = [teacher.loss(logits, wanted, of_labels=torch.tensor(one)) for one in (1.0, 2.0)]
     assert (losses[0] == losses[1]) == (weight == 1)
     assert (losses[0] == 1) == (weight == 0)
+
+
+def test_a_teacher_that_is_missing(project: Path) -> None:
+    """It is named, with what brings it here."""
+    there, missing = project / "models/digitnet/1", project / "models/digitnet/99"
+    with pytest.raises(TrainingError, match=r"digitnet/99 is not there: .*`make teachers`"):
+        teacher_sha256(f"{there},{missing}", "")
 
 
 def test_a_teacher_in_int8_is_refused(project: Path) -> None:

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from training.config import RECIPES, recipe_named
 from training.experiments import plan
 from training.experiments.reproduce import missing, reproduce
 from training.experiments.results import keep, spread
+from training.export import identify
 from training.report.pages import report
 
 # What the training benchmarks keep, which are too slow to run here.
@@ -249,6 +251,22 @@ def test_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert next(commands(root))[0] == "study"
 
 
+def test_teachers_are_exported_before_anyone_learns_from_them(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each seed of a study that teaches becomes a version of its own, once."""
+    teachers = root / "teachers"
+    monkeypatch.setattr("training.experiments.reproduce.TEACHERS", teachers)
+    first = plan.Study("tiny", "default", 2, teaches=True)
+    monkeypatch.setattr(plan, "STUDIES", (first, plan.Study("light", "default")))
+    for words in takewhile(lambda words: words[0] == "export", commands(root)):
+        result = invoke(*words)
+        assert result.exit_code == 0, result.output
+    made = [identify(teachers / f"tiny/{version}")["metadata"]["seed"] for version in (1, 2)]
+    assert made == ["0", "1"]
+    assert next(commands(root))[:2] == ["study", "--arch=light"]
+
+
 @pytest.mark.parametrize(
     ("change", "again"),
     [
@@ -314,7 +332,8 @@ def test_committed_report(project: Path, tmp_path: Path, monkeypatch: pytest.Mon
     """README, pages and plots in the repository are what its results and models give."""
     monkeypatch.setattr(plan, "STUDIES", WHOLE_PLAN)
     shutil.copy(project / "README.md", tmp_path)
-    for version in (project / "models").glob("digitnet*/1"):  # whatever else was exported here
+    models = project / "models"  # and whatever else was exported there
+    for version in (*models.glob("digitnet*/1"), *models.glob("digitnet-l*/2")):
         shutil.copytree(version, tmp_path / "models" / version.parent.name / version.name)
     report(project / "docs/results", tmp_path / "models", tmp_path / "docs")
     made, committed = written(tmp_path), written(project)
