@@ -35,7 +35,9 @@ class Recipe:
     warmup: Annotated[float, FRACTION, "Part of the one-cycle run in which the rate climbs."] = 0.2
     label_smoothing: Annotated[float, FRACTION, "Probability spread over all ten classes."] = 0.0
     teacher: Annotated[
-        str, STRING, "Exported models to learn from, with commas between them, on their own data."
+        str,
+        STRING,
+        "Exported models to learn from, with commas between; on data that they learned.",
     ] = ""
     teacher_temperature: Annotated[
         float, POSITIVE, "Softens what teachers answer, so that second choices still count."
