@@ -13,14 +13,12 @@ class Study:
         seeds: how many, from 0.
         exports: in which forms, "float" and "int8", the seed is exported that did best on
             its validation images.
-        teaches: whether all seeds are exported to `config.TEACHERS`, to teach others.
     """
 
     arch: str
     recipe: str
     seeds: int = 5
     exports: tuple[str, ...] = ()
-    teaches: bool = False
 
     @property
     def name(self) -> str:
@@ -33,7 +31,7 @@ STUDIES = (
     Study("digitnet", "fast"),
     Study("digitnet-s", "default", exports=("float", "int8")),
     Study("digitnet-l", "default", seeds=3),
-    Study("digitnet-xl", "default", seeds=3, teaches=True),
+    Study("digitnet-xl", "default", seeds=3),
     Study("digitnet-l", "best", seeds=3, exports=("float", "int8")),
     Study("tiny", "default", exports=("float",)),
     Study("tiny", "best"),

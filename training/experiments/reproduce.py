@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from training.config import TEACHERS, recipe_named
+from training.distillation import folders as teachers
 from training.errors import TrainingError
 from training.experiments import plan
 from training.experiments.evidence import Found, Version, same_recipe, stored, versions
@@ -51,11 +52,10 @@ def missing(folders: Folders, *, dataset: str, device: str, jobs: int) -> Iterat
     how = [f"--dataset={dataset}", f"--device={device}"]
     for study in plan.STUDIES:
         if not _is_studied(study, stored(folders["results"], study.name), dataset):
+            yield from _missing_teachers(folders, study)
             which = [f"--arch={study.arch}", f"--recipe={study.recipe}", f"--seeds={study.seeds}"]
             at = _flags(folders, "results", "data", "runs")
             yield ["-m", "training", "study", *which, *how, f"--jobs={jobs}", *at]
-        if study.teaches:
-            yield from _missing_teachers(folders, study)
     yield from _missing_exports(folders)
     yield from _missing_measurements(folders)
     at = _flags(folders, "results", "data")
@@ -70,12 +70,13 @@ def missing(folders: Folders, *, dataset: str, device: str, jobs: int) -> Iterat
 
 
 def _missing_teachers(folders: Folders, study: plan.Study) -> Iterator[list[str]]:
-    """Seed by seed, as versions from 1."""
-    for seed in range(study.seeds):
-        if not (TEACHERS / study.arch / str(seed + 1)).exists():
-            which = [f"--arch={study.arch}", f"--name={study.name}-{seed}", f"--version={seed + 1}"]
+    """Those that its recipe wants from `TEACHERS`, where version n is of seed n - 1."""
+    for version in teachers(recipe_named(study.arch, study.recipe).teacher):
+        if version.is_relative_to(TEACHERS) and not version.exists():
+            arch, number = version.parts[-2:]
+            which = [f"--arch={arch}", f"--name={arch}-default-{int(number) - 1}"]
             at = [f"--models={TEACHERS}", *_flags(folders, "data", "runs")]
-            yield ["-m", "training", "export", *which, *at]
+            yield ["-m", "training", "export", *which, f"--version={number}", *at]
 
 
 def _missing_exports(folders: Folders) -> Iterator[list[str]]:
