@@ -36,8 +36,8 @@ def teacher_sha256(teachers: str, dataset_sha256: str) -> str:
     for folder in folders(teachers):
         if not folder.exists():
             raise TrainingError(
-                f"The teacher {folder} is not there: export it first, or run `make teachers` for "
-                "those that several recipes of ours learn from."
+                f"The teacher {folder} is not there: export it first; `make teachers` does so for "
+                "digitnet-l's recipe 'best'."
             )
     versions = [identify(folder) for folder in folders(teachers)]
     for folder, version in zip(folders(teachers), versions, strict=True):
